@@ -1,0 +1,141 @@
+"""What the terminal shows: the plan, the live state of a running study, the verdict. All output goes through here."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import rich.console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cluster.execution.board import Snapshot
+
+POLL_S = 0.5
+
+
+class Console:
+    """Prints for a person; on a pipe it prints a line a finished trial instead of a live table."""
+
+    def __init__(self) -> None:
+        self.out = rich.console.Console(highlight=False, soft_wrap=True)
+        self.err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line or paragraph."""
+        self.out.print(escape(text), style=style or None)
+
+    def complain(self, text: str) -> None:
+        """Bad input: the sentence, nothing else."""
+        self.err.print(f"[bold red]error:[/] {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """Something that the reader should know and that does not stop the study."""
+        self.err.print(f"[yellow]note:[/] {escape(text)}")
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A plain table."""
+        table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for name in head:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self.out.print(table)
+
+    @contextlib.contextmanager
+    def watching(self, board: Any, interrupted: threading.Event, lanes: int) -> Iterator[None]:
+        """Shows the board's state until the block ends; passes an interruption on to the board."""
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(board, interrupted, over, lanes), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join(timeout=10)
+
+    def _watch(self, board: Any, interrupted: threading.Event, over: threading.Event, lanes: int) -> None:
+        import ray
+
+        seen, stopping, started = 0, False, time.time()
+        live = Live(console=self.out, refresh_per_second=4, transient=True) if self.out.is_terminal else None
+        with live or contextlib.nullcontext():
+            while True:
+                last = over.is_set()
+                try:
+                    snapshot: Snapshot = ray.get(board.snapshot.remote(), timeout=5)
+                except Exception:  # the board is gone or busy; the study itself notices the first and survives the second
+                    if last:
+                        return
+                    over.wait(POLL_S)
+                    continue
+                if interrupted.is_set() and not stopping:
+                    stopping = True
+                    board.stop.remote()
+                    self.say("Stopping: every training finishes its step and saves. Again Ctrl-C ends at once.")
+                for ended in snapshot.finished[seen:]:
+                    self._ended(ended)
+                seen = len(snapshot.finished)
+                if live is not None:
+                    live.update(_picture(snapshot, started, lanes))
+                if last:
+                    return
+                over.wait(POLL_S)
+
+    def _ended(self, ended: tuple[str, int, str, float | None, float]) -> None:
+        label, seed, status, value, seconds = ended
+        colour = {"done": "green", "pruned": "yellow", "failed": "bold red"}[status]
+        quality = f"{value:6.2f} dB on validation" if value is not None else ""
+        self.out.print(f"[{colour}]{status:>7}[/]  {escape(label):<28} seed {seed}  {quality}  [dim]{seconds:.0f} s[/]")
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _picture(snapshot: Snapshot, started: float, lanes: int) -> Table:
+    """Counts and time left on top, then one line a running training."""
+    ended = snapshot.done + snapshot.pruned + snapshot.failed
+    total = ended + len(snapshot.running) + snapshot.left
+    picture = Table.grid(padding=(0, 2))
+    counts = f"{snapshot.done} done"
+    counts += f", {snapshot.pruned} pruned" if snapshot.pruned else ""
+    counts += f", {snapshot.failed} failed" if snapshot.failed else ""
+    counts += f" · {len(snapshot.running)} running · {snapshot.left} left · {duration(time.time() - started)}"
+    left = _time_left(snapshot, lanes)
+    counts += f" · about {duration(left)} to go" if left is not None else ""
+    best = f"best so far: {snapshot.best[0]}, {snapshot.best[1]:.2f} dB on validation" if snapshot.best else ""
+    picture.add_row(Text(counts, style="bold"), Text(best, style="cyan"))
+    picture.add_row(ProgressBar(total=max(1, total), completed=ended + _parts(snapshot), width=50), Text(""))
+    for one in snapshot.running:
+        state = f"step {one.step:,} of {one.steps:,}" if one.step else "starting"
+        bar = ProgressBar(total=max(1, one.steps), completed=one.step, width=30)
+        row = Table.grid(padding=(0, 2))
+        row.add_row(Text(f"  {one.label}, seed {one.seed}"), bar, Text(state, style="dim"))
+        picture.add_row(row, Text(""))
+    return picture
+
+
+def _parts(snapshot: Snapshot) -> float:
+    return sum(one.step / max(1, one.steps) for one in snapshot.running)
+
+
+def _time_left(snapshot: Snapshot, lanes: int) -> float | None:
+    """From the mean time of what is finished; None before anything is."""
+    seconds = [one[4] for one in snapshot.finished if one[2] == "done" and one[4] > 1]
+    if not seconds:
+        return None
+    todo = snapshot.left + len(snapshot.running) - _parts(snapshot)
+    return todo * sum(seconds) / len(seconds) / max(1, lanes)

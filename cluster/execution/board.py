@@ -1,0 +1,199 @@
+"""The board: one small actor that holds what is left to train, hears how it goes and says when to stop.
+
+Workers pull one training after another, so a Ray Train run carries as many short trainings as it should, none waits for
+a partition made in advance, and nothing is ever killed: a worker that is told to stop finishes its step, saves and
+returns. The class is plain Python; ``training.py`` makes it an actor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from optuna.trial import TrialState
+
+from cluster.execution.suggestions import Suggestions
+from cluster.results.schema import DONE, FAILED, PRUNED
+from denoise_core.specification import TrialSpec
+
+MAX_ATTEMPTS = 3
+"""How often a training is begun before its worker's deaths are taken to be its own fault."""
+
+Order = Literal["go", "stop", "prune"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training to do. ``number`` and ``seed_index`` place it in a search; ``error`` says not to try any more."""
+
+    spec: TrialSpec
+    label: str
+    number: int | None = None
+    seed_index: int = 0
+    attempt: int = 1
+    error: str = ""
+
+
+@dataclass
+class Progress:
+    """A training that is running, for the terminal."""
+
+    label: str
+    seed: int
+    step: int = 0
+    steps: int = 0
+    started: float = field(default_factory=time.time)
+
+
+@dataclass
+class Snapshot:
+    """The state of a study, for the terminal."""
+
+    done: int
+    pruned: int
+    failed: int
+    left: int
+    running: list[Progress]
+    best: tuple[str, float] | None
+    finished: list[tuple[str, int, str, float | None, float]]
+    """(label, seed, status, validation PSNR, seconds) in the order in which they ended."""
+
+
+class Board:
+    """Hands out the trainings of a grid (``tasks``) or of a search (``suggestions``), one at a time to each run."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task] = (),
+        suggestions: Suggestions | None = None,
+        make: Callable[[Mapping[str, Any], int], Task] | None = None,
+        asked: Callable[[int, Mapping[str, Any], str], None] | None = None,
+    ):
+        self._tasks = list(tasks)
+        self._suggestions, self._make, self._asked = suggestions, make, asked
+        self._current: dict[str, Task] = {}  # run -> what it trains
+        self._reserved: dict[str, Task] = {}  # run -> what it trains next: a suggestion's first or following seed
+        self._progress: dict[str, Progress] = {}
+        self._finished: list[tuple[str, int, str, float | None, float]] = []
+        self._values: dict[str, list[float]] = {}
+        self._errors: dict[str, str] = {}
+        self._stopping = False
+
+    def next(self, run: str) -> Task | None:
+        """The next training of a run; None when it should end. A run that died gets what it was training again."""
+        if self._stopping:
+            return None
+        died = self._current.get(run)
+        if died is not None:
+            error = self._errors.get(died.spec.trial_id, "")
+            if not error and died.attempt >= MAX_ATTEMPTS:
+                error = f"its worker died {died.attempt} times while training it (out of memory, or killed)"
+            task = replace(died, attempt=died.attempt + 1, error=error)
+        else:
+            found = self._reserved.pop(run, None) or self._take()
+            if found is None:
+                return None
+            task = found
+        self._current[run] = task
+        self._progress[run] = Progress(task.label, task.spec.seed, steps=task.spec.recipe.steps)
+        return task
+
+    def reserve(self, run: str) -> Mapping[str, Any] | None:
+        """Takes a run's first training and answers what it varies; None when there is none."""
+        found = None if self._stopping else self._take()
+        if found is None:
+            return None
+        self._reserved[run] = found
+        return self._params(found)
+
+    def pending(self, run: str) -> bool:
+        """Whether :meth:`next` would give this run anything."""
+        if self._stopping:
+            return False
+        return run in self._current or run in self._reserved or bool(self._tasks) or self._searching()
+
+    def report(self, run: str, step: int, rung: int | None = None, value: float | None = None) -> Order:
+        """Where a training is; at a rung also what it measured. Answers whether to go on."""
+        self._progress[run].step = step
+        task = self._current[run]
+        pruned = False
+        if rung is not None and value is not None and task.number is not None and self._suggestions is not None:
+            pruned = self._suggestions.report(task.number, task.seed_index, rung, value)
+        if self._stopping:
+            return "stop"
+        return "prune" if pruned else "go"
+
+    def crashed(self, run: str, error: str) -> None:
+        """A training of several workers raised: the run is about to die and must not try it again."""
+        if run in self._current:
+            self._errors[self._current[run].spec.trial_id] = error
+
+    def finish(self, run: str, status: str, value: float | None) -> None:
+        """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR."""
+        task, progress = self._current.pop(run), self._progress.pop(run)
+        self._finished.append((task.label, task.spec.seed, status, value, time.time() - progress.started))
+        if status == DONE and value is not None:
+            self._values.setdefault(task.label, []).append(value)
+        if task.number is not None and self._suggestions is not None:
+            self._finish_suggestion(run, task, status, value)
+
+    def stopped(self, run: str) -> None:
+        """A training was stopped and its checkpoint saved."""
+        self._current.pop(run, None)
+        self._progress.pop(run, None)
+
+    def stop(self) -> None:
+        """Asks every run to save and return."""
+        self._stopping = True
+
+    def unfinished(self) -> list[Task]:
+        """What is neither stored nor given back: to be recorded as failed if nobody stopped the study."""
+        return [*self._current.values(), *self._reserved.values(), *self._tasks]
+
+    def snapshot(self) -> Snapshot:
+        """The state for the terminal."""
+        statuses = [status for _, _, status, _, _ in self._finished]
+        means = {label: sum(values) / len(values) for label, values in self._values.items()}
+        best = max(means.items(), key=lambda one: one[1]) if means else None
+        counts = (statuses.count(DONE), statuses.count(PRUNED), statuses.count(FAILED))
+        return Snapshot(*counts, self._left(), list(self._progress.values()), best, list(self._finished))
+
+    def _take(self) -> Task | None:
+        if self._tasks:
+            return self._tasks.pop(0)
+        if self._suggestions is None or self._make is None:
+            return None
+        asked = self._suggestions.ask()
+        if asked is None:
+            return None
+        number, params = asked
+        task = replace(self._make(params, self._suggestions.settings.seeds[0]), number=number)
+        if self._asked is not None:
+            self._asked(number, params, task.spec.group_id)
+        return task
+
+    def _finish_suggestion(self, run: str, task: Task, status: str, value: float | None) -> None:
+        assert self._suggestions is not None and self._make is not None and task.number is not None
+        if status == DONE and value is not None:
+            self._suggestions.finish_seed(task.number, value)
+            following = task.seed_index + 1
+            if following < len(self._suggestions.settings.seeds):
+                made = self._make(self._params(task), self._suggestions.settings.seeds[following])
+                self._reserved[run] = replace(made, number=task.number, seed_index=following)
+        else:
+            self._suggestions.end(task.number, TrialState.PRUNED if status == PRUNED else TrialState.FAIL)
+
+    def _params(self, task: Task) -> dict[str, Any]:
+        names = self._suggestions.space if self._suggestions is not None else ()
+        values = {**task.spec.data.model_dump(), **task.spec.config}
+        return {name: values[name] for name in names}
+
+    def _searching(self) -> bool:
+        return self._suggestions is not None and self._suggestions.left > 0
+
+    def _left(self) -> int:
+        if self._suggestions is None:
+            return len(self._tasks)
+        return self._suggestions.left * len(self._suggestions.settings.seeds) + len(self._reserved)

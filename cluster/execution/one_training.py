@@ -1,0 +1,291 @@
+"""One training from its specification to its rows in the store, resumable at any moment. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow.fs as pafs
+import torch
+import torch.distributed as dist
+
+from cluster.execution.board import Task
+from cluster.results.manifest import write_manifest
+from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.store import Store
+from denoise_core import checkpoint as checkpoints
+from denoise_core.errors import TrainingDiverged
+from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
+from denoise_core.method import create, method_class
+from denoise_core.specification import LoadedData
+from denoise_core.trainer import Ranks, Trainer
+
+RUNGS = (0.25, 0.5, 0.75, 1.0)
+"""Where in a training the validation images are measured, and a search may prune."""
+CHECKPOINT_S = 20.0
+"""Seconds between checkpoints: what a killed machine loses at most."""
+REPORT_S = 1.0
+CURVE_POINTS = 100
+SHARED_EVERY = 10
+"""Steps between the ranks' agreements on stopping, where several train together."""
+
+log = logging.getLogger("denoise")
+
+
+class Ended(Enum):
+    """How a training ended."""
+
+    DONE, PRUNED, STOPPED = "done", "pruned", "stopped"
+
+
+class Line(Protocol):
+    """What a training tells and hears; see BoardLine."""
+
+    def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
+        """Answers ``go``, ``stop`` or ``prune``."""
+
+
+class Training:
+    """Runs one task: restore, train with rungs and checkpoints, evaluate, store."""
+
+    def __init__(self, task: Task, study: str, budget: str, store: Store, ranks: Ranks, device: torch.device):
+        self.task, self.spec, self.study, self.budget = task, task.spec, study, budget
+        self.store, self.ranks, self.device = store, ranks, device
+        self.folder = CheckpointFolder(store, self.spec.trial_id)
+        self.log_path = ""
+        self.objective: float | None = None
+        self._curves: list[dict[str, Any]] = []
+        self._started, self._began = datetime.now(UTC), time.perf_counter()
+        self._train_s = self._eval_s = 0.0
+        self._parameters = 0
+        self._trainer: Trainer | None = None
+
+    def run(self, data: LoadedData, line: Line) -> Ended:
+        """Trains and stores. Raises whatever goes wrong."""
+        spec = self.spec
+        log.info("%s, seed %d, %s, %s", spec.method, spec.seed, dict(spec.config), spec.data)
+        method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+        self._parameters = sum(parameter.numel() for parameter in method.parameters())
+        trainer = Trainer(method, data.source(spec.seed, self.device), spec.recipe, spec.seed, self.device, self.ranks)
+        self._trainer = trainer
+        self._restore(trainer)
+        ended = self._train(trainer, data, line)
+        if ended is Ended.STOPPED:
+            self._save(trainer)
+            return ended
+        evaluation = Evaluation([], [])
+        if ended is Ended.DONE:
+            started = time.perf_counter()
+            evaluation = self._evaluate(trainer, data)
+            self._eval_s += time.perf_counter() - started
+        if self.ranks.rank == 0:
+            if ended is Ended.DONE:
+                self.folder.keep_weights(trainer.checkpoint())
+            self._store(DONE if ended is Ended.DONE else PRUNED, evaluation=evaluation)
+            self.folder.remove()
+        log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
+        return ended
+
+    def store_failure(self, error: str) -> None:
+        """Records the task as failed."""
+        if self.ranks.rank == 0:
+            self._store(FAILED, error=error)
+
+    def release(self) -> None:
+        """Frees memory before the next training of the same process."""
+        self._trainer = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ---- private ----
+
+    def _train(self, trainer: Trainer, data: LoadedData, line: Line) -> Ended:
+        steps = self.spec.recipe.steps
+        rungs = {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
+        every = max(1, steps // CURVE_POINTS)
+        saved = told = lap = time.perf_counter()
+        for step in trainer.run():
+            if step % every == 0 or step == steps:
+                self._point(step, trainer.logs())
+            order, now = "go", time.perf_counter()
+            if step in rungs:
+                self._train_s += now - lap
+                order = self._rung(trainer, data, line, step, rungs[step])
+                lap = told = time.perf_counter()
+            elif self._time_to_tell(step, now - told):
+                order, told = line.report(step), now
+            if order != "go" and step < steps:
+                self._train_s += time.perf_counter() - lap
+                return Ended.STOPPED if order == "stop" else Ended.PRUNED
+            if time.perf_counter() - saved > CHECKPOINT_S:
+                self._train_s += time.perf_counter() - lap
+                self._save(trainer)
+                saved = lap = time.perf_counter()
+        self._train_s += time.perf_counter() - lap
+        return Ended.DONE
+
+    def _time_to_tell(self, step: int, silent_s: float) -> bool:
+        if self.ranks.world > 1:  # all ranks must agree on when to talk, so it cannot be the clock
+            return step % SHARED_EVERY == 0
+        return silent_s > REPORT_S
+
+    def _rung(self, trainer: Trainer, data: LoadedData, line: Line, step: int, rung: int) -> str:
+        if data.validation is None:
+            return line.report(step)
+        started = time.perf_counter()
+        trainer.synchronise_buffers()
+        value = validation_psnr(trainer.method, data.validation, data.noise, self.device)
+        if value != value:
+            raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {self.spec.recipe.steps}")
+        self._eval_s += time.perf_counter() - started
+        self._point(step, {"validation_psnr": value})
+        self.objective = value
+        return line.report(step, rung, value)
+
+    def _evaluate(self, trainer: Trainer, data: LoadedData) -> Evaluation:
+        trainer.logs()  # a last look for NaN
+        mine = evaluate(trainer.method, data, self.device, self.ranks)
+        if self.ranks.world == 1:
+            return mine
+        parts: list[Any] = [None] * self.ranks.world
+        dist.all_gather_object(parts, mine)
+        return Evaluation([row for one in parts for row in one.measurements], [row for one in parts for row in one.previews])
+
+    def _point(self, step: int, values: Mapping[str, float]) -> None:
+        phase = self._phase(step)
+        for name, value in values.items():
+            self._curves.append({"phase": phase, "step": step, "name": name, "value": value})
+
+    def _phase(self, step: int) -> str:
+        assert self._trainer is not None
+        return next(one.phase.name for one in self._trainer.stretches if step <= one.last)
+
+    def _save(self, trainer: Trainer) -> None:
+        if self.ranks.rank == 0:
+            extra = {"curves": self._curves, "train_s": self._train_s, "eval_s": self._eval_s, "objective": self.objective}
+            self.folder.save(trainer.checkpoint(), extra)
+
+    def _restore(self, trainer: Trainer) -> None:
+        found = self.folder.load()
+        if found is None:
+            return
+        trainer.restore(found)
+        extra = found.state["run"]
+        self._curves, self.objective = list(extra["curves"]), extra["objective"]
+        self._train_s, self._eval_s = extra["train_s"], extra["eval_s"]
+        log.info("goes on at step %d of %d", trainer.step, self.spec.recipe.steps)
+
+    def _store(self, status: str, error: str = "", evaluation: Evaluation | None = None) -> None:
+        name = {"trial_id": self.spec.trial_id}
+        evaluation = evaluation or Evaluation([], [])
+        last = self._curves[-1]["phase"] if self._curves else ""
+        measured = [{**name, "phase": last, "params_json": "{}", **asdict(row)} for row in evaluation.measurements]
+        tables = {
+            "measurements": measured,
+            "curves": [{**name, **row} for row in self._curves],
+            "previews": [{**name, **asdict(row)} for row in evaluation.previews],
+        }
+        self.store.write_trial(self._row(status, error), tables)
+
+    def _row(self, status: str, error: str) -> dict[str, Any]:
+        spec, memory = self.spec, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {
+            "trial_id": spec.trial_id,
+            "group_id": spec.group_id,
+            "study": self.study,
+            "method": spec.method,
+            "method_version": method_class(spec.method).version,
+            "config_json": json.dumps(dict(spec.config), sort_keys=True),
+            "data_json": spec.data.model_dump_json(),
+            "recipe_json": json.dumps({**asdict(spec.recipe), "config": dict(spec.recipe.config)}),
+            "seed": spec.seed,
+            "budget": self.budget,
+            "status": status,
+            "error": error,
+            "log_path": self.log_path,
+            "objective": self.objective,
+            "steps": self._trainer.step if self._trainer else 0,
+            "parameters": self._parameters,
+            "workers": self.ranks.world,
+            "device": _device_name(self.device),
+            "train_s": self._train_s,
+            "eval_s": self._eval_s,
+            "wall_s": time.perf_counter() - self._began,
+            "peak_memory_mb": memory,
+            "attempts": self.task.attempt,
+            "started_at": self._started,
+            "finished_at": datetime.now(UTC),
+            "manifest_id": write_manifest(self.store),
+        }
+
+
+class CheckpointFolder:
+    """A trial's checkpoints under ``<store>/checkpoints/<trial>`` and its last weights under ``<store>/weights``."""
+
+    def __init__(self, store: Store, trial_id: str):
+        self.store, self.trial_id = store, trial_id
+
+    def save(self, checkpoint: checkpoints.Checkpoint, extra: Mapping[str, Any]) -> None:
+        """Saves; ``extra`` (plain numbers, text, lists) goes along."""
+        whole = checkpoints.Checkpoint(checkpoint.step, checkpoint.weights, {**checkpoint.state, "run": dict(extra)})
+        if self.store.local is not None:
+            checkpoints.save(self.store.local / "checkpoints" / self.trial_id, whole)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = checkpoints.save(Path(folder), whole)
+            for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):  # META last: then it is whole
+                self.store.write_bytes(f"checkpoints/{self.trial_id}/{name}", (path / name).read_bytes())
+
+    def load(self) -> checkpoints.Checkpoint | None:
+        """The newest checkpoint that is whole; damaged ones are set aside and logged."""
+        if self.store.local is None:
+            return self._load_remote()
+        while (path := checkpoints.latest(self.store.local / "checkpoints" / self.trial_id)) is not None:
+            try:
+                return checkpoints.load(path)
+            except checkpoints.CorruptCheckpoint as error:
+                aside = checkpoints.set_aside(path)
+                log.warning("the checkpoint is damaged (%s): set aside as %s, the trial starts earlier", error, aside)
+        return None
+
+    def keep_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Keeps the last weights, for export and for parameters that affect inference only."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = checkpoints.save(Path(folder), checkpoint)
+            self.store.write_bytes(f"weights/{self.trial_id}.safetensors", (path / checkpoints.WEIGHTS).read_bytes())
+
+    def remove(self) -> None:
+        """Removes the checkpoints of a trial that is stored."""
+        if self.store.local is not None:
+            shutil.rmtree(self.store.local / "checkpoints" / self.trial_id, ignore_errors=True)
+            return
+        path = f"{self.store.root}/checkpoints/{self.trial_id}"
+        if self.store.filesystem.get_file_info(path).type == pafs.FileType.Directory:
+            self.store.filesystem.delete_dir(path)
+
+    def _load_remote(self) -> checkpoints.Checkpoint | None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
+                    (Path(folder) / name).write_bytes(self.store.read_bytes(f"checkpoints/{self.trial_id}/{name}"))
+            except FileNotFoundError:
+                return None
+            try:
+                return checkpoints.load(Path(folder))
+            except checkpoints.CorruptCheckpoint as error:
+                log.warning("the checkpoint is damaged (%s): the trial starts anew", error)
+                return None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,186 @@
+"""Runs what a plan has left: board, Ray Tune, terminal. Comes back when all is stored, or when it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from cluster.console import Console
+from cluster.execution.board import MAX_ATTEMPTS, Board, Task
+from cluster.execution.one_training import Training
+from cluster.execution.search import StudySearch
+from cluster.execution.session import Resources, Session, lanes
+from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
+from cluster.execution.training import RunSettings, run_on_cluster
+from cluster.results.store import Store
+from denoise_core.trainer import Ranks
+
+START_UP_S = 12.0
+"""What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
+SHARE = 10.0
+"""A run carries so many trainings that its work is at least this many times START_UP_S."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be run: a grid's tasks, or a search with what is known of it."""
+
+    study: str
+    budget: str
+    tasks: Sequence[Task] = ()
+    search: SearchSettings | None = None
+    known: Sequence[Outcome] = ()
+    make: Callable[[Mapping[str, Any], int], Task] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many trainings at most."""
+        if self.search is None:
+            return len(self.tasks)
+        asked = sum(1 for one in self.known if one.number is not None and one.state.is_finished())
+        return max(0, self.search.trials - asked) * len(self.search.seeds)
+
+
+class Recorder:
+    """Writes a suggestion to the store when it is asked, so that an interrupted search takes it up again."""
+
+    def __init__(self, location: str, search_id: str, study: str):
+        self.location, self.search_id, self.study = location, search_id, study
+
+    def __call__(self, number: int, params: Mapping[str, Any], group_id: str) -> None:
+        """One row, in a file of its own."""
+        import json
+
+        row = {"search_id": self.search_id, "study": self.study, "number": number, "group_id": group_id}
+        Store(self.location).write(
+            "suggestions", f"{self.search_id}-{number:06d}", [{**row, "params_json": json.dumps(dict(params))}]
+        )
+
+
+class HostedBoard(Board):
+    """The board of a study, made in the process that holds it: an actor."""
+
+    def __init__(self, work: Work, location: str):
+        if work.search is None:
+            super().__init__(work.tasks)
+        else:
+            asked = Recorder(location, work.search.search_id, work.study)
+            super().__init__((), Suggestions(work.search, work.known), work.make, asked)
+
+    def ready(self) -> bool:
+        """Answers once the board is there."""
+        return True
+
+
+def execute(
+    work: Work,
+    store: Store,
+    data_root: Path | None,
+    resources: Resources,
+    max_concurrent: int | None,
+    seconds: float,
+    current: Session,
+    console: Console,
+) -> bool:
+    """Trains everything in ``work``; ``seconds`` is the mean estimate of one training. False when it was interrupted."""
+    concurrent = min(lanes(resources, max_concurrent), max(1, work.count))
+    per_run, runs = _packing(work.count, concurrent, seconds)
+    board = ray.remote(num_cpus=0, max_restarts=0)(HostedBoard).remote(work, store.location)
+    ray.get(board.ready.remote())
+    scratch = _scratch(store, current)
+    settings = RunSettings(
+        work.study, work.budget, store.location, str(data_root) if data_root else None,
+        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, per_run, scratch,
+    )  # fmt: skip
+    failures = MAX_ATTEMPTS * min(per_run, 5)
+    try:
+        with _interruptible() as interrupted, console.watching(board, interrupted, concurrent):
+            results = _tuner(settings, board, work, runs, concurrent, failures).fit()
+        if not interrupted.is_set():
+            _record_lost(ray.get(board.unfinished.remote()), results, work, store)
+        return not interrupted.is_set()
+    finally:
+        ray.kill(board)
+        if current.local:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:
+    """(trainings a run may take, number of runs)."""
+    per_run = max(1, math.ceil(SHARE * START_UP_S / max(seconds, 1e-3)))
+    runs = math.ceil(count / per_run)
+    # with no more runs than lanes, every run goes on until nothing is left, so that no lane falls idle early
+    return (count, concurrent) if runs <= concurrent else (per_run, runs)
+
+
+def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent: int, failures: int) -> tune.Tuner:
+    trainable = tune.with_parameters(run_on_cluster, settings=settings, board=board)
+    searching = work.search is not None
+    return tune.Tuner(
+        # memory instead of a CPU: a driver that holds a CPU deadlocks small clusters
+        tune.with_resources(trainable, {"memory": 2**20}),
+        param_space={} if searching else {"run": tune.grid_search(list(range(runs)))},
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearch(board) if searching else None,
+            num_samples=work.count if searching else 1,
+            max_concurrent_trials=concurrent,
+            trial_dirname_creator=partial(_trial_name),
+        ),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=settings.scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=failures)
+        ),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"run-{trial.trial_id}"
+
+
+def _record_lost(lost: Sequence[Task], results: Any, work: Work, store: Store) -> None:
+    """Records as failed what no run could finish, with Ray's reason."""
+    reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
+    reason = reasons[0] if reasons else "Ray ended the run without an error"
+    for task in lost:
+        training = Training(task, work.study, work.budget, store, Ranks(), torch.device("cpu"))
+        training.store_failure(f"its run could not go on: {reason}")
+
+
+def _scratch(store: Store, current: Session) -> str:
+    """Where Ray keeps its own files of the run: on a cluster all nodes must see it."""
+    if current.local:
+        return tempfile.mkdtemp(prefix="denoise-studies-")
+    return f"{store.location if store.local is None else store.local}/ray"
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Sets the event at the first Ctrl-C; a second one ends the process at once."""
+    interrupted = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

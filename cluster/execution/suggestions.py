@@ -1,0 +1,188 @@
+"""Optuna's part of a search: ask, report, prune, tell. Plain Python without Ray, rebuilt from the store at any time.
+
+Each suggestion is trained with every seed, one after another. The value is the mean of the seeds' last validation PSNR,
+so that test images never choose a setting. A rung is reported as step ``seed_index * rungs + rung``: Optuna's pruner
+then compares a suggestion with others at the same rung of the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from denoise_core.config import Search
+from denoise_core.seeding import seed_from
+
+STARTUP = 4
+"""Suggestions that are neither modelled nor pruned: there is nothing to compare with yet."""
+REPEATS = 20
+"""How often to ask anew for a suggestion that was not tried yet, before a repetition is accepted as the end."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search looks for and where; ``search_id`` names it in the store."""
+
+    search_id: str
+    study: str
+    space: Mapping[str, Search]
+    trials: int
+    seeds: tuple[int, ...]
+    rungs: int
+    journal: str | None = None
+    """A file that optuna-dashboard can watch, on a local disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the store knows of one suggestion: state, and what each seed measured at its rungs."""
+
+    number: int | None
+    """None for a result that some other study left in the store: a starting point, not one of this search's trials."""
+    params: Mapping[str, Any]
+    state: TrialState
+    value: float | None = None
+    rungs: Mapping[int, float] = field(default_factory=dict)
+
+
+class Suggestions:
+    """An Optuna study with its sampler and pruner, told what the store already knows."""
+
+    def __init__(self, settings: SearchSettings, known: Sequence[Outcome]):
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.settings = settings
+        self.space = {name: distribution(search) for name, search in settings.space.items()}
+        self.study = optuna.create_study(
+            study_name=settings.study,
+            direction="maximize",
+            storage=_journal(settings.journal),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_min_trials=STARTUP),
+        )
+        self._running: dict[int, optuna.Trial] = {}
+        self._waiting: list[tuple[int, Mapping[str, Any]]] = []
+        self._values: dict[int, list[float]] = {}
+        self.asked = 0
+        for outcome in sorted(known, key=lambda one: (one.number is not None, one.number or 0)):
+            self._remember(outcome)
+
+    @property
+    def left(self) -> int:
+        """How many suggestions are still to be asked."""
+        return len(self._waiting) + max(0, self.settings.trials - self.asked)
+
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """The next suggestion (number, parameters), unfinished ones of an earlier run first; None when all are asked."""
+        if self._waiting:
+            number, params = self._waiting.pop(0)
+        elif self.asked < self.settings.trials:
+            number = self.asked
+            proposed = self._propose(number)
+            if proposed is None:  # a finite space, and all of it was tried
+                self.asked = self.settings.trials
+                return None
+            params = proposed
+            self.asked += 1
+        else:
+            return None
+        self.study.enqueue_trial(dict(params), user_attrs={"number": number})
+        self._running[number] = self.study.ask(self.space)
+        self._values[number] = []
+        return number, dict(self._running[number].params)
+
+    def report(self, number: int, seed_index: int, rung: int, value: float) -> bool:
+        """Tells Optuna a rung's value; True means: stop, this suggestion is pruned."""
+        trial = self._running[number]
+        trial.report(value, seed_index * self.settings.rungs + rung)
+        return bool(trial.should_prune())
+
+    def finish_seed(self, number: int, value: float) -> None:
+        """Records one seed's final value; the last seed's completes the suggestion."""
+        values = self._values[number]
+        values.append(value)
+        if len(values) == len(self.settings.seeds):
+            self.study.tell(self._running.pop(number), math.fsum(values) / len(values))
+
+    def end(self, number: int, state: TrialState) -> None:
+        """Ends a suggestion as PRUNED (Optuna keeps its last reported value) or FAIL."""
+        self.study.tell(self._running.pop(number), state=state)
+
+    def _propose(self, number: int) -> dict[str, Any] | None:
+        trials = self.study.get_trials(deepcopy=False)
+        tried = [trial.params for trial in trials]
+        for repeat in range(REPEATS):
+            # asked of a copy, so that repetitions leave no trace; a sampler of its own for each number, so that what it
+            # draws depends on the history and not on how often the search was resumed
+            sampler = optuna.samplers.TPESampler(
+                seed=seed_from(self.settings.search_id, number, repeat) % 2**32,
+                n_startup_trials=max(STARTUP, 2 * len(self.space)),
+                multivariate=True,
+                constant_liar=True,
+                warn_independent_sampling=False,
+            )
+            copy = optuna.create_study(direction="maximize", sampler=sampler)
+            copy.add_trials(trials)
+            params = copy.ask(self.space).params
+            if params not in tried:
+                return params
+        return None
+
+    def _remember(self, outcome: Outcome) -> None:
+        if outcome.number is not None:
+            self.asked = max(self.asked, outcome.number + 1)
+        if outcome.state in (TrialState.RUNNING, TrialState.WAITING):
+            assert outcome.number is not None
+            self._waiting.append((outcome.number, outcome.params))
+            return
+        self.study.add_trial(_frozen(outcome, self.space))
+
+
+def distribution(search: Search) -> BaseDistribution:
+    """Optuna's distribution of a search space."""
+    if search.kind == "choice":
+        return CategoricalDistribution(search.choices)
+    if search.kind == "integer":
+        return IntDistribution(int(search.low), int(search.high))
+    return FloatDistribution(search.low, search.high, log=search.kind == "log")
+
+
+def fits(params: Mapping[str, Any], space: Mapping[str, Search]) -> bool:
+    """Whether a stored setting lies in the search space, so that it can be a starting point."""
+
+    def contains(search: Search, value: Any) -> bool:
+        return value in search.choices if search.kind == "choice" else search.low <= value <= search.high
+
+    return all(name in params and contains(search, params[name]) for name, search in space.items())
+
+
+def _frozen(outcome: Outcome, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    return create_trial(
+        state=outcome.state,
+        value=outcome.value if outcome.state == TrialState.COMPLETE else None,
+        params={name: outcome.params[name] for name in space},
+        distributions=dict(space),
+        intermediate_values=dict(outcome.rungs),
+        user_attrs={"number": outcome.number if outcome.number is not None else "from the store"},
+    )
+
+
+def _journal(path: str | None) -> optuna.storages.BaseStorage | None:
+    if path is None:
+        return None
+    # the store is the truth; the journal is written anew from it at each start, for optuna-dashboard
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).unlink(missing_ok=True)
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))

@@ -1,0 +1,187 @@
+"""What runs on the cluster: a Ray Tune trial that starts Ray Train workers, which train one task after another.
+
+A run (one Tune trial, one ``TorchTrainer``) pulls tasks from the board until there are none or it has had its share, so
+short trainings do not each pay for Ray's start-up. Every task is stored and can be resumed on its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray import train, tune
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from cluster.execution.board import Task
+from cluster.execution.one_training import Ended, Training
+from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.store import Store
+from denoise_core.specification import DataSpec, LoadedData, load_data
+from denoise_core.trainer import Ranks
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What every worker of a study needs to know. Sent with the run, so it holds no secrets and no images."""
+
+    study: str
+    budget: str
+    store: str
+    data_root: str | None
+    workers: int
+    cpus: float
+    gpus: float
+    tasks_per_run: int
+    scratch: str
+
+
+def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
+    """One Tune trial: trains until the board has nothing more for this run."""
+    run = tune.get_context().get_trial_id()
+    if ray.get(board.pending.remote(run)):
+        resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
+        TorchTrainer(
+            work,
+            train_loop_config={"run": run, "settings": settings, "board": board},
+            # NCCL refuses two ranks on one GPU
+            torch_config=TorchConfig(backend="gloo" if settings.gpus < 1 else None),
+            scaling_config=ScalingConfig(
+                num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=resources
+            ),
+            # a new name each time: Ray would restore an old run of the same name
+            run_config=RunConfig(name=f"{run}-{time.time_ns()}", storage_path=settings.scratch),
+        ).fit()
+    tune.report({"run": run})
+
+
+def work(config: dict[str, Any]) -> None:
+    """One Ray Train worker: takes tasks from the board, together with the other ranks of its run."""
+    settings: RunSettings = config["settings"]
+    context = train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    torch.set_num_threads(max(1, int(settings.cpus)))
+    line = BoardLine(config["board"], config["run"], ranks)
+    store = Store(settings.store)
+    for _ in range(settings.tasks_per_run):
+        task = line.next()
+        if task is None:
+            return
+        if not _one(task, settings, store, line, ranks):
+            return
+
+
+def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks: Ranks) -> bool:
+    """Trains and stores one task; False when the study is being stopped."""
+    spec = task.spec
+    training = Training(task, settings.study, settings.budget, store, ranks, get_device())
+    with _log_file(store, spec.trial_id, ranks) as log:
+        training.log_path = log
+        stored = store.trials([spec.trial_id]).get(spec.trial_id)
+        if stored is not None and stored["status"] == DONE:
+            line.replay(store, spec.trial_id, stored)
+            return True
+        try:
+            if task.error:
+                raise RuntimeError(task.error)
+            data = _data(spec.data, settings.data_root)
+            ended = training.run(data, line)
+        except Exception as error:
+            logging.getLogger("denoise").exception("the training failed")
+            message = str(error) if task.error else f"{type(error).__name__}: {error}"
+            if ranks.world > 1 and not task.error:
+                # the other ranks wait in a collective operation: only the end of the run frees them
+                line.crashed(message)
+                raise
+            training.store_failure(message)
+            line.finish(FAILED, None)
+            return True
+        finally:
+            training.release()
+        if ended is Ended.STOPPED:
+            line.stopped()
+            return False
+        line.finish(DONE if ended is Ended.DONE else PRUNED, training.objective)
+        return True
+
+
+class BoardLine:
+    """A worker's line to the board. Rank 0 talks, the other ranks hear what it heard."""
+
+    def __init__(self, board: Any, run: str, ranks: Ranks):
+        self._board, self._run, self._ranks = board, run, ranks
+
+    def next(self) -> Task | None:
+        """The next task, the same on every rank."""
+        return self._shared(lambda: self._call("next"))  # type: ignore[no-any-return]
+
+    def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
+        """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank."""
+        return str(self._shared(lambda: self._call("report", step, rung, value)))
+
+    def finish(self, status: str, value: float | None) -> None:
+        """The task ended."""
+        if self._ranks.rank == 0:
+            self._call("finish", status, value)
+
+    def stopped(self) -> None:
+        """The task was stopped."""
+        if self._ranks.rank == 0:
+            self._call("stopped")
+
+    def crashed(self, error: str) -> None:
+        """The task raised on this rank."""
+        self._call("crashed", error)
+
+    def replay(self, store: Store, trial_id: str, stored: dict[str, Any]) -> None:
+        """Tells the board what is stored of a trial that was finished before."""
+        if self._ranks.rank == 0:
+            curve = store.read("curves", [trial_id]).to_pylist()
+            values = [row for row in curve if row["name"] == "validation_psnr"]
+            for rung, row in enumerate(values):
+                self._call("report", row["step"], rung, row["value"])
+            self._call("finish", DONE, stored["objective"])
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self._board, method).remote(self._run, *arguments))
+
+    def _shared(self, ask: Any) -> Any:
+        heard = [ask() if self._ranks.rank == 0 else None]
+        if self._ranks.world > 1:
+            dist.broadcast_object_list(heard, src=0)
+        return heard[0]
+
+
+@lru_cache(maxsize=4)
+def _data(spec: DataSpec, root: str | None) -> LoadedData:
+    """The images of a specification, read once per worker process."""
+    return load_data(spec, Path(root) if root else None)
+
+
+@contextmanager
+def _log_file(store: Store, trial_id: str, ranks: Ranks) -> Iterator[str]:
+    """Sends the training's log to ``<store>/logs/<trial>.log`` (to a local folder where the store is remote)."""
+    folder = (store.local or Path.home() / ".denoise-studies") / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{trial_id}{f'-rank{ranks.rank}' if ranks.rank else ''}.log"
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("denoise")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.info("process %d on %s", os.getpid(), os.uname().nodename)
+    try:
+        yield str(path)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,193 @@
+"""What a study needs, what the store already holds, what is left, and what it will cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from cluster.execution.board import Task
+from cluster.results.schema import DONE
+from cluster.results.store import Store
+from cluster.study import Study
+from denoise_core import checkpoint as checkpoints
+from denoise_core.config import explain
+from denoise_core.errors import UserError, nearest
+from denoise_core.evaluation import denoise
+from denoise_core.method import Recipe, create, method_class
+from denoise_core.specification import DataSpec, LoadedData, TrialSpec, specify
+from denoise_core.trainer import Trainer
+
+CELL, REFERENCE = "cell", "reference"
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One training of a study. ``cell`` holds the axes' values (empty for a reference), ``label`` names it."""
+
+    spec: TrialSpec
+    role: str
+    label: str
+    cell: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a study and the rows of those that the store holds."""
+
+    trials: Sequence[PlannedTrial]
+    stored: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def left(self) -> list[PlannedTrial]:
+        """What is not done yet; failed trials are tried again."""
+        return [one for one in self.trials if self.status(one) != DONE]
+
+    def status(self, trial: PlannedTrial) -> str:
+        """``done``, ``pruned``, ``failed`` or ``missing``."""
+        row = self.stored.get(trial.spec.trial_id)
+        return str(row["status"]) if row else "missing"
+
+    def read(self, store: Store) -> Plan:
+        """The same plan against the store as it is now."""
+        return replace(self, stored=store.trials(one.spec.trial_id for one in self.trials))
+
+
+@dataclass(frozen=True)
+class DataInUse:
+    """A DataSpec with the contents of its images: all that planning needs, small enough to send anywhere."""
+
+    spec: DataSpec
+    contents: tuple[tuple[str, str], ...]
+
+
+class Planner:
+    """Makes the trials of a study from its axes, the command line's settings and the images."""
+
+    def __init__(self, study: Study, recipe: Recipe, settings: Mapping[str, Any], data: Sequence[DataInUse]):
+        self.study, self.recipe, self.data = study, recipe, data
+        self.settings = {**study.base, **settings}
+        self._references = {name: method_class(name) for name in study.references}
+        known = {**method_class(study.method).Config.model_fields, **DataSpec.model_fields}
+        for name in (*(one for axis in study.axes for one in axis.names), *self.settings):
+            if name not in known:
+                raise UserError(f"{study.method} has no parameter '{name}': {nearest(name, known)}.")
+
+    def grid(self, seeds: Sequence[int]) -> list[PlannedTrial]:
+        """Every cell and reference with every seed."""
+        planned = []
+        for data in self.data:
+            for cell in self.study.cells():
+                planned += [self.trial(cell, data, seed) for seed in seeds]
+            for reference in self._references:
+                planned += [self._reference(reference, data, seed) for seed in seeds]
+        return planned
+
+    def trial(self, cell: Mapping[str, Any], data: DataInUse, seed: int) -> PlannedTrial:
+        """One cell with one seed."""
+        fields = {name: value for name, value in cell.items() if name in DataSpec.model_fields}
+        values = {**self.settings, **{name: value for name, value in cell.items() if name not in fields}}
+        spec = specify(self.study.method, values, with_fields(data.spec, fields), data.contents, self.recipe, seed)
+        # the configuration's own form of a value (2.0 for 2) is what reports and tables compare
+        shown = {name: spec.config.get(name, value) for name, value in cell.items()}
+        return PlannedTrial(spec, CELL, ", ".join(f"{name} = {show(value)}" for name, value in shown.items()), shown)
+
+    def _reference(self, name: str, data: DataInUse, seed: int) -> PlannedTrial:
+        method = self._references[name]
+        known = method.Config.model_fields
+        recipe = replace(self.recipe, config={key: one for key, one in self.recipe.config.items() if key in known})
+        values = {key: value for key, value in self.settings.items() if key in known}
+        spec = specify(name, values, data.spec, data.contents, recipe, seed)
+        return PlannedTrial(spec, REFERENCE, method.title, {})
+
+
+def with_fields(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
+    """The same images under a data field that an axis varies. Raises UserError."""
+    unsuitable = set(fields) - {"noise_realisation"}
+    if unsuitable:
+        raise UserError(
+            f"An axis cannot vary {unsuitable.pop()}: of the data only noise_realisation can be an axis; "
+            "use --train, --test and --noise for the others."
+        )
+    return change(spec, fields)
+
+
+def change(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
+    """``spec`` with other values. Raises UserError."""
+    try:
+        return DataSpec.model_validate({**spec.model_dump(), **fields})
+    except ValidationError as error:
+        raise UserError(explain(error, DataSpec, "The data")) from None
+
+
+def task_of(trial: PlannedTrial) -> Task:
+    """What the board hands out."""
+    return Task(trial.spec, trial.label)
+
+
+def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:
+    """Sets aside the damaged checkpoints of unfinished trials and returns a sentence for each."""
+    if store.local is None:
+        return []  # a worker notices it when it reads
+    faults = []
+    for one in ids:
+        path = checkpoints.latest(store.local / "checkpoints" / one)
+        if path is None:
+            continue
+        try:
+            checkpoints.load(path)
+        except checkpoints.CorruptCheckpoint as error:
+            checkpoints.set_aside(path)
+            faults.append(
+                f"The checkpoint of trial {one} is damaged ({error}): it was set aside, the trial starts anew, "
+                "nothing else is lost."
+            )
+    return faults
+
+
+def show(value: Any) -> str:
+    """A value as a person writes it: 2 for 2.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def estimate_seconds(trials: Sequence[PlannedTrial], data: Sequence[LoadedData], plan: Plan) -> dict[str, float]:
+    """Estimated seconds of each trial, by trial id: from stored trials of its setting, else measured on one CPU thread.
+
+    Measuring runs a few real steps and one real image of each distinct setting, a second or two each.
+    """
+    by_group = {row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE}
+    loaded = {one.contents: one for one in data}
+    for trial in trials:
+        if trial.spec.group_id not in by_group:
+            by_group[trial.spec.group_id] = _measure(trial.spec, loaded[trial.spec.contents])
+    return {trial.spec.trial_id: by_group[trial.spec.group_id] for trial in trials}
+
+
+def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+        # a fifth of the way in, so that weights that ramp up from zero are there
+        trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), spec.recipe, spec.seed)
+        trainer.step = spec.recipe.steps // 5
+        steps, started = 0, 0.0
+        for _ in trainer.run():
+            if steps == 0:
+                started = time.perf_counter()  # the first step warms up
+            elif time.perf_counter() - started > limit_s / 2 or steps >= 6:
+                break
+            steps += 1
+        per_step = (time.perf_counter() - started) / max(1, steps)
+        image = data.test[0].pixels[0]
+        started = time.perf_counter()
+        denoise(method, image[:, :256, :256], torch.device("cpu"))
+        per_pixel = (time.perf_counter() - started) / image[0, :256, :256].numel()
+    finally:
+        torch.set_num_threads(threads)
+    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats
+    return per_step * spec.recipe.steps + per_pixel * pixels

@@ -1,0 +1,67 @@
+"""The store's tables as explicit Arrow schemas. A change that old readers cannot read raises VERSION."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+VERSION = 1
+
+DONE, PRUNED, FAILED = "done", "pruned", "failed"
+"""A trial's status. Only DONE trials have measurements."""
+
+_text, _real, _whole = pa.string(), pa.float64(), pa.int64()
+
+
+def _table(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()), metadata={"denoise_studies_version": str(VERSION)})
+
+
+TABLES: dict[str, pa.Schema] = {
+    # one row a trial; written last, so a trial exists only when all its rows do
+    "trials": _table(
+        trial_id=_text,
+        group_id=_text,
+        study=_text,
+        method=_text,
+        method_version=_whole,
+        config_json=_text,
+        data_json=_text,
+        recipe_json=_text,
+        seed=_whole,
+        budget=_text,
+        status=_text,
+        error=_text,
+        log_path=_text,
+        objective=_real,
+        steps=_whole,
+        parameters=_whole,
+        workers=_whole,
+        device=_text,
+        train_s=_real,
+        eval_s=_real,
+        wall_s=_real,
+        peak_memory_mb=_real,
+        attempts=_whole,
+        started_at=pa.timestamp("ms", "UTC"),
+        finished_at=pa.timestamp("ms", "UTC"),
+        manifest_id=_text,
+    ),
+    # one row an image and metric
+    "measurements": _table(
+        trial_id=_text,
+        phase=_text,
+        params_json=_text,
+        dataset=_text,
+        image_id=_text,
+        repeat=_whole,
+        output=_text,
+        metric=_text,
+        protocol=_text,
+        value=_real,
+    ),
+    "curves": _table(trial_id=_text, phase=_text, step=_whole, name=_text, value=_real),
+    "previews": _table(trial_id=_text, dataset=_text, image_id=_text, kind=_text, png=pa.binary()),
+    # what Optuna suggested, in order; written when it is asked
+    "suggestions": _table(search_id=_text, study=_text, number=_whole, params_json=_text, group_id=_text),
+    "manifests": _table(manifest_id=_text, created_at=pa.timestamp("ms", "UTC"), manifest_json=_text),
+}

@@ -1,0 +1,260 @@
+"""One call of a study: check everything, plan, train what is left, report. The order is the promise: nothing is trained
+before all input was read and found good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import webbrowser
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.cli import INTERRUPTED, Options
+from cluster.console import Console, duration
+from cluster.plan import (
+    DataInUse,
+    Plan,
+    PlannedTrial,
+    Planner,
+    change,
+    checkpoint_faults,
+    estimate_seconds,
+    task_of,
+)
+from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.store import Store
+from cluster.searching import known_outcomes, search_settings, suggested
+from cluster.study import Study
+from denoise_core.errors import UserError
+from denoise_core.method import Recipe, create, method_class
+from denoise_core.specification import DataSpec, LoadedData, load_data
+from denoise_core.trainer import Trainer
+
+OK, FAILURES = 0, 1
+
+
+class Runner:
+    """Runs a study once. Raises UserError for bad input."""
+
+    def __init__(self, study: Study, options: Options, command: str, console: Console):
+        self.options, self.command, self.console = options, command, console
+        self.study = _with_settings(study, options)
+        self.recipe = _recipe(self.study, options)
+        self.store = Store.open(options.store)
+        self.data = self._load()
+        self.planner = Planner(self.study, self.recipe, self._fixed(), self._in_use)
+
+    def run(self) -> int:
+        """Everything, in order; returns the exit status."""
+        self._check_trials()
+        plan = self._plan()
+        finished = True
+        if not self.options.report_only:
+            seconds = self._announce(plan)
+            if self.options.dry_run:
+                return OK
+            if self._left(plan):
+                finished = self._execute(plan, seconds)
+                plan = self._plan()
+            else:
+                self.console.say("Everything is stored already: nothing to train.")
+        return self._report(plan, finished)
+
+    # ---- input ----
+
+    def _load(self) -> list[LoadedData]:
+        options = self.options
+        specs = self.study.data.specs(options.budget, options.data_root)
+        if options.noises:
+            specs = [change(specs[0], {"noise": noise}) for noise in options.noises]
+        fixed = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
+        changes = {**fixed, **options.data}
+        if "train" in changes and "validation" not in changes:
+            changes["validation"] = 0 if options.search == "grid" else specs[0].validation
+        loaded: dict[str, LoadedData] = {}
+        for spec in (change(spec, changes) for spec in specs):
+            same = spec.model_copy(update={"noise": "gauss25"}).model_dump_json()
+            # the noises of a study share their images
+            loaded[spec.model_dump_json()] = (
+                replace(loaded[same], spec=spec) if same in loaded else load_data(spec, options.data_root)
+            )
+            loaded.setdefault(same, loaded[spec.model_dump_json()])
+        return [loaded[spec.model_dump_json()] for spec in (change(spec, changes) for spec in specs)]
+
+    @property
+    def _in_use(self) -> list[DataInUse]:
+        used = self.data[:1] if self.options.search == "optuna" else self.data
+        return [DataInUse(one.spec, one.contents) for one in used]
+
+    def _fixed(self) -> dict[str, Any]:
+        """The settings that are no axis and no field of the data: one value each."""
+        axes = {name for axis in self.study.axes for name in axis.names}
+        fixed = {}
+        for name, values in self.options.settings.items():
+            if name in axes or name in DataSpec.model_fields:
+                continue
+            if len(values) > 1:
+                raise UserError(f"--set {name} has {len(values)} values, but {name} is no axis of this study: give one.")
+            fixed[name] = values[0]
+        return fixed
+
+    def _check_trials(self) -> None:
+        """Builds one training of each kind, so that what cannot be trained is said now."""
+        trials = self.planner.grid((0,)) if self.options.search == "grid" else [self._default_trial]
+        loaded = {one.contents: one for one in self.data}
+        kinds = {(one.spec.method, one.spec.config.get("patch_size"), one.spec.data.noise): one for one in trials}
+        for trial in kinds.values():
+            spec = trial.spec
+            with torch.device("meta"):
+                method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+            source = loaded[spec.contents].source(spec.seed, torch.device("cpu"))
+            Trainer.check(method, source, self.options.workers)
+
+    @property
+    def _default_trial(self) -> PlannedTrial:
+        return self.planner.trial({}, self._in_use[0], 0)
+
+    # ---- plan ----
+
+    def _plan(self) -> Plan:
+        trials = self._searched if self.options.search == "optuna" else self.planner.grid(self.options.seeds)
+        ids = [one.spec.trial_id for one in trials]
+        faults = self.store.damaged(ids) + checkpoint_faults(self.store, ids)
+        for fault in faults:
+            self.console.warn(fault)
+        return Plan(trials).read(self.store)
+
+    @cached_property
+    def _search(self) -> Any:
+        return search_settings(self.study, self.planner, self._in_use[0], self.options, self.store)
+
+    @property
+    def _searched(self) -> list[PlannedTrial]:
+        """Every suggestion so far with every seed."""
+        make = partial(self.planner.trial, data=self._in_use[0])
+        asked = suggested(self.store, self._search)
+        return [make(params, seed=seed) for _, params in asked for seed in self.options.seeds]
+
+    def _left(self, plan: Plan) -> int:
+        if self.options.search == "grid":
+            return len(plan.left)
+        ended = sum(one.number is not None and one.state.is_finished() for one in self._known(plan))
+        return max(0, self.options.trials - ended) * len(self.options.seeds)
+
+    def _known(self, plan: Plan) -> list[Any]:
+        return known_outcomes(self.store, self._search, self.planner, self._in_use[0], plan)
+
+    def _announce(self, plan: Plan) -> float:
+        """Prints the plan; returns the mean estimated seconds of a training that is left."""
+        options, left = self.options, self._left(plan)
+        searching = options.search == "optuna"
+        statuses = [plan.status(one) for one in plan.trials]
+        self.console.say(self.study.question, style="bold")
+        images = ", ".join(f"{one.name} ({len(one)})" for one in (self.data[0].train, *self.data[0].test))
+        noises = ", ".join(one.spec.noise for one in self.data[: len(self._in_use)])
+        self.console.say(f"Budget {options.budget}: {self.recipe.steps:,} steps; images {images}; noise {noises}.")
+        what = f"{options.trials} suggestions" if searching else f"{len(plan.trials)} trainings"
+        stored = f"{statuses.count(DONE)} stored"
+        stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
+        stored += f", {statuses.count(FAILED)} failed before and tried again" if FAILED in statuses and not searching else ""
+        self.console.say(f"{what} with {len(options.seeds)} seed(s): {stored}, {left} to train.")
+        if not left:
+            return 0.0
+        trials = [self._default_trial] if searching else plan.left
+        seconds = estimate_seconds(trials, self.data, plan)
+        mean = sum(seconds.values()) / len(seconds)
+        lanes = max(1, min(left, int((torch.get_num_threads() if not options.address else 1) // options.cpus) or 1))
+        if options.max_concurrent:
+            lanes = min(lanes, options.max_concurrent)
+        if not options.gpus:
+            where = f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
+            self.console.say(
+                f"Estimated: {duration(mean)} a training on one CPU, {duration(mean * left / lanes)} in all, {where}."
+            )
+        self._seconds = seconds
+        return mean
+
+    # ---- training ----
+
+    def _execute(self, plan: Plan, seconds: float) -> bool:
+        from cluster.execution.run import Work, execute  # here: Ray is slow to import and not always needed
+        from cluster.execution.session import Resources, session
+
+        options = self.options
+        resources = Resources(options.workers, options.cpus, options.gpus)
+        work = Work(self.study.name, options.budget, self._tasks(plan))
+        if options.search == "optuna":
+            make = partial(_make, self.planner, self._in_use[0])
+            work = replace(work, tasks=(), search=self._search, known=self._known(plan), make=make)
+        with session(options.address) as current:
+            if current.dashboard:
+                self.console.say(f"Ray dashboard: {current.dashboard}", style="dim")
+            return execute(
+                work, self.store, options.data_root, resources, options.max_concurrent, seconds, current, self.console
+            )
+
+    def _tasks(self, plan: Plan) -> list[Any]:
+        """What is left, the longest first, so that the last ones to end are short."""
+        if self.options.search == "optuna":
+            return []
+        order = sorted(plan.left, key=lambda one: -self._seconds[one.spec.trial_id])
+        return [task_of(one) for one in order]
+
+    # ---- report ----
+
+    def _report(self, plan: Plan, finished: bool) -> int:
+        from cluster.report.collect import collect  # here: Plotly is slow to import
+        from cluster.report.html import render
+        from cluster.report.verdict import judge
+
+        results = collect(self.study, plan, self.store, self.options.budget, self.command)
+        folder = (self.store.local or Path("results")) / "reports"
+        path = render(results, folder / f"{self._report_name()}.html")
+        self.console.say("")
+        self.console.say(str(judge(results)))
+        failed = [one for one in plan.trials if plan.status(one) == FAILED]
+        for trial in failed:
+            row = plan.stored[trial.spec.trial_id]
+            self.console.warn(f"{trial.label}, seed {trial.spec.seed} failed: {row['error']} (log: {row['log_path']})")
+        self.console.say("")
+        self.console.say(f"Report: {path}", style="bold")
+        if self.options.open_report:
+            webbrowser.open(path.absolute().as_uri())
+        if not finished:
+            self.console.say("Interrupted: the same command goes on where this one ended.", style="yellow")
+            return INTERRUPTED
+        return FAILURES if failed else OK
+
+    def _report_name(self) -> str:
+        """One report for each question that was put: other images, settings or searches do not overwrite it."""
+        asked = {
+            "data": [one.contents for one in self.data],
+            "settings": {name: list(values) for name, values in self.options.settings.items()},
+            "steps": self.recipe.steps,
+            "noises": [one.spec.noise for one in self.data],
+        }
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:6]
+        return f"{self.study.name}-{self.options.budget}-{self.options.search}-{digest}"
+
+
+def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:
+    return task_of(planner.trial(params, data, seed))
+
+
+def _with_settings(study: Study, options: Options) -> Study:
+    """The study with an axis's values replaced by those of ``--set``."""
+    axes = []
+    for axis in study.axes:
+        given = options.settings.get(axis.names[0]) if len(axis.names) == 1 else None
+        axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
+    return replace(study, axes=axes, references=study.references if options.references else ())
+
+
+def _recipe(study: Study, options: Options) -> Recipe:
+    recipe = method_class(study.method).recipes[options.budget]
+    return replace(recipe, steps=options.steps) if options.steps else recipe

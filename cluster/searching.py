@@ -1,0 +1,133 @@
+"""What the store knows of a search: which settings were suggested, how they ended, what can be started from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import TrialState
+
+from cluster.cli import Options
+from cluster.execution.one_training import RUNGS
+from cluster.execution.suggestions import Outcome, SearchSettings, fits
+from cluster.plan import DataInUse, Plan, Planner
+from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.store import Store
+from cluster.study import Axis, Study
+from denoise_core.config import Search, choice
+from denoise_core.errors import UserError
+from denoise_core.method import method_class
+from denoise_core.specification import DataSpec
+
+
+def search_settings(study: Study, planner: Planner, data: DataInUse, options: Options, store: Store) -> SearchSettings:
+    """The space, the seeds and the identity of a search. Raises UserError."""
+    if not data.spec.validation:
+        raise UserError(
+            "A search chooses settings on images set aside from training, and none are: "
+            "add --set validation=12 (a number of training images)."
+        )
+    space = dict(_space(study, one) for one in (study.search or study.axes))
+    # what would be trained, without what is searched: the same question has the same identity
+    base = planner.trial({}, data, 0).spec
+    config = {name: value for name, value in base.config.items() if name not in space}
+    asked = [base.method, config, base.data.model_dump(mode="json"), base.contents, base.recipe.steps, options.seeds]
+    spaces = {name: [one.kind, one.low, one.high, list(one.choices)] for name, one in space.items()}
+    text = json.dumps([*asked, spaces], sort_keys=True)
+    search_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+    journal = str(store.local / "optuna" / f"{study.name}-{search_id}.journal") if store.local else None
+    return SearchSettings(search_id, study.name, space, options.trials, options.seeds, len(RUNGS), journal)
+
+
+def suggested(store: Store, settings: SearchSettings) -> list[tuple[int, dict[str, Any]]]:
+    """(number, parameters) of everything that this search has asked for, in order."""
+    names = [name for name in store.names("suggestions") if name.startswith(f"{settings.search_id}-")]
+    rows = store.read("suggestions", names).to_pylist()
+    return sorted(((row["number"], json.loads(row["params_json"])) for row in rows), key=lambda one: one[0])
+
+
+def known_outcomes(
+    store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, plan: Plan
+) -> list[Outcome]:
+    """The search's own suggestions as far as they went, and settings that other studies left in the store."""
+    asked = suggested(store, settings)
+    outcomes = [_own(store, settings, planner, data, plan, number, params) for number, params in asked]
+    groups = {planner.trial(params, data, 0).spec.group_id for _, params in asked}
+    return outcomes + _others(store, settings, planner, data, groups)
+
+
+def _own(
+    store: Store,
+    settings: SearchSettings,
+    planner: Planner,
+    data: DataInUse,
+    plan: Plan,
+    number: int,
+    params: Mapping[str, Any],
+) -> Outcome:
+    ids = [planner.trial(params, data, seed).spec.trial_id for seed in settings.seeds]
+    rows = [plan.stored.get(one) for one in ids]
+    statuses = [row["status"] if row else None for row in rows]
+    rungs = _rungs(store, ids, settings.rungs)
+    if PRUNED in statuses:
+        return Outcome(number, params, TrialState.PRUNED, rungs=rungs)
+    if FAILED in statuses:
+        return Outcome(number, params, TrialState.FAIL)
+    if all(status == DONE for status in statuses):
+        return Outcome(number, params, TrialState.COMPLETE, _mean([row["objective"] for row in rows if row]), rungs)
+    return Outcome(number, params, TrialState.WAITING)
+
+
+def _others(
+    store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, own: set[str]
+) -> list[Outcome]:
+    """Finished settings of other studies that this search could have suggested itself: starting points."""
+    base = planner.trial({}, data, 0).spec
+    by_group: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in store.read("trials", store.names("trials")).to_pylist():
+        if row["method"] == base.method and row["status"] == DONE and row["seed"] in settings.seeds:
+            by_group[row["group_id"]].append(row)
+    found = []
+    for group, rows in sorted(by_group.items()):
+        values = {**json.loads(rows[0]["data_json"]), **json.loads(rows[0]["config_json"])}
+        params = {name: values.get(name) for name in settings.space}
+        if group in own or len(rows) < len(settings.seeds) or not fits(params, settings.space):
+            continue
+        if planner.trial(params, data, 0).spec.group_id == group:  # nothing but the searched parameters differs
+            ids = [row["trial_id"] for row in sorted(rows, key=lambda row: int(row["seed"]))]
+            value = _mean([row["objective"] for row in rows])
+            found.append(Outcome(None, params, TrialState.COMPLETE, value, _rungs(store, ids, settings.rungs)))
+    return found
+
+
+def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:
+    by_trial: dict[str, list[float]] = defaultdict(list)
+    for row in store.read("curves", ids).to_pylist():
+        if row["name"] == "validation_psnr":
+            by_trial[row["trial_id"]].append(row["value"])
+    return {
+        index * rungs + rung: value for index, one in enumerate(ids) for rung, value in enumerate(by_trial.get(one, []))
+    }
+
+
+def _space(study: Study, one: str | Axis) -> tuple[str, Search]:
+    if isinstance(one, Axis):
+        if len(one.names) > 1:
+            raise UserError(f"The joint axis {', '.join(one.names)} cannot be searched: name its parameters in `search`.")
+        return one.names[0], one.space or choice(*(value[0] for value in one.values))
+    axis = next((axis for axis in study.axes if axis.names == (one,)), None)
+    if one in DataSpec.model_fields:
+        return one, choice(*(value[0] for value in axis.values)) if axis else choice("fresh", "frozen")
+    declared = method_class(study.method).Config.search_space(one)
+    if declared is None and axis is not None:
+        declared = axis.space or choice(*(value[0] for value in axis.values))
+    if declared is None:
+        raise UserError(f"{study.method}.{one} declares no search space: give the study an axis for it with a space.")
+    return one, declared
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,134 @@
+"""A study: one question, the settings that it compares, the images, the paper's table. A script declares it and runs it.
+
+::
+
+    study = Study(name="neighbor2neighbor_gamma", question="How strongly ...?", method="neighbor2neighbor",
+                  axes=[grid("gamma", [0, 2, 8, 20])], data=Photographs(), paper=PaperTable("neighbor2neighbor", "table3"),
+                  plot=Curve(x="gamma", facet="noise"))
+    if __name__ == "__main__":
+        study.main()
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from cluster.report.figures import Bars, Curve
+from cluster.report.papers import PaperTable
+from denoise_core.config import Search
+from denoise_core.errors import UserError
+from denoise_core.specification import DataSpec
+
+Budget = Literal["smoke", "laptop", "gpu", "paper"]
+BUDGETS: tuple[Budget, ...] = ("smoke", "laptop", "gpu", "paper")
+"""smoke: seconds, for tests. laptop: minutes on two cores. gpu: about one GPU-hour a study. paper: as published."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a study varies: values of one or several (``joint``) parameters, or a space to search in.
+
+    A name is a parameter of the method or a field of the data (``noise_realisation``).
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...] = ()
+    space: Search | None = None
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Each value as {name: value}."""
+        return [dict(zip(self.names, value, strict=True)) for value in self.values]
+
+
+def grid(name: str, values: Sequence[Any]) -> Axis:
+    """Every value of one parameter."""
+    return Axis((name,), tuple((value,) for value in values))
+
+
+def joint(names: Sequence[str], values: Sequence[Sequence[Any]]) -> Axis:
+    """Several parameters that change together."""
+    return Axis(tuple(names), tuple(tuple(value) for value in values))
+
+
+def uniform(name: str, low: float, high: float) -> Axis:
+    """A parameter to search in [low, high] (``--search optuna``)."""
+    return Axis((name,), space=Search("uniform", low, high))
+
+
+def log(name: str, low: float, high: float) -> Axis:
+    """A positive parameter to search in [low, high], uniform in its logarithm."""
+    return Axis((name,), space=Search("log", low, high))
+
+
+def choice(name: str, values: Sequence[Any]) -> Axis:
+    """A parameter to search among ``values``."""
+    return Axis((name,), tuple((value,) for value in values), Search("choice", choices=tuple(values)))
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs with simulated noise, in the size that a budget can pay for.
+
+    ``smoke`` and ``laptop`` use gray images and the first noise: ``train400`` and ``bsd68`` where the data root has
+    them, else the photographs bundled with scikit-image. ``gpu`` uses colour and every noise, ``paper`` the paper's sets.
+    """
+
+    noises: tuple[str, ...] = ("gauss25",)
+    paper_test: str = "kodak24"
+    paper_repeats: int = 10
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """One DataSpec a noise."""
+        noises = self.noises[:1] if budget in ("smoke", "laptop") else self.noises
+        return [DataSpec(noise=noise, **self._images(budget, data_root)) for noise in noises]
+
+    def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
+        has = lambda *names: data_root is not None and all((data_root / name).is_dir() for name in names)  # noqa: E731
+        if budget == "paper":
+            images = {"train": "imagenet_val", "test": (self.paper_test,), "channels": 3}
+            return {**images, "repeats": self.paper_repeats}
+        if budget == "gpu" and has("cbsd400_train", "kodak24"):
+            return {"train": "cbsd400_train", "test": ("kodak24",), "channels": 3, "validation": 12}
+        if budget != "smoke" and has("train400", "bsd68"):
+            return {"train": "train400", "test": ("bsd68",), "channels": 1, "validation": 12}
+        return {"train": "bundled_train", "test": ("bundled_test",), "channels": 1, "validation": 2}
+
+
+@dataclass(frozen=True)
+class Study:
+    """See the module. ``search`` names the parameters of ``--search optuna``; ``references`` are methods that are
+    trained beside, with the same images, steps and shared parameters, as lines to compare with.
+    """
+
+    name: str
+    question: str
+    method: str
+    axes: Sequence[Axis]
+    data: Photographs = Photographs()
+    base: Mapping[str, Any] = field(default_factory=dict)
+    search: Sequence[str | Axis] = ()
+    references: Sequence[str] = ()
+    paper: PaperTable | None = None
+    plot: Curve | Bars | None = None
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Every combination of the axes' values."""
+        lacking = [axis.names[0] for axis in self.axes if not axis.values]
+        if lacking:
+            raise UserError(
+                f"{self.name} has no values for {lacking[0]}, only a space: add --search optuna, "
+                f"or give values with --set {lacking[0]}=1,2,3."
+            )
+        combinations = itertools.product(*(axis.settings() for axis in self.axes))
+        return [{name: value for part in combination for name, value in part.items()} for combination in combinations]
+
+    def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Runs the study as its command line says and ends the process: 0 done, 1 failed trials, 2 bad input."""
+        from cluster.cli import run  # here, so that a declared study costs no imports of what runs it
+
+        sys.exit(run(self, sys.argv[1:] if arguments is None else list(arguments)))

@@ -1,0 +1,90 @@
+"""Image sets by name or by path."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from denoise_core.errors import UserError, nearest
+from denoise_core.images.bundled import BUNDLED, load_bundled
+from denoise_core.images.folder import load_folder
+from denoise_core.images.image_set import ImageSet
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """What is known about the sub-folder of the data folder that has this name.
+
+    ``channels`` is the default. A set with ``channels=1`` has no colour. ``skip_in_colour`` names its gray files.
+    """
+
+    channels: Literal[1, 3]
+    role: Literal["train", "test"]
+    description: str
+    folder: str = ""  # the sub-folder, where it is not called like the set
+    skip_in_colour: tuple[str, ...] = ()
+
+
+KNOWN: dict[str, NamedSet] = {
+    "train400": NamedSet(1, "train", "400 gray crops 180x180 of BSDS500 photographs"),
+    "cbsd400_train": NamedSet(3, "train", "400 colour BSDS500 photographs without the BSDS300 test images"),
+    "imagenet_val": NamedSet(3, "train", "ImageNet validation images with sides of 256 to 512 pixels"),
+    "em_isbi2012": NamedSet(1, "train", "30 TEM slices; 00-14 are smoother than 15-29, which hold real grain"),
+    "bsd68": NamedSet(1, "test", "68 gray BSDS300 test images"),
+    "cbsd68": NamedSet(3, "test", "the colour originals of bsd68"),
+    "bsd300_test": NamedSet(3, "test", "100 colour BSDS300 test images, which include cbsd68"),
+    "kodak24": NamedSet(3, "test", "24 colour photographs 768x512"),
+    "mcmaster18": NamedSet(3, "test", "18 colour crops 500x500"),
+    "set14": NamedSet(3, "test", "14 classic test images, 13 in colour", skip_in_colour=("bridge.png",)),
+    "set14_rgb12": NamedSet(
+        3, "test", "Set14 as Neighbor2Neighbor uses it", folder="set14", skip_in_colour=("bridge.png", "man.png")
+    ),
+}
+
+
+def load_images(name_or_path: str, *, channels: int | None, data_root: Path | None) -> ImageSet:
+    """The images called ``name_or_path``: a bundled set, a set below ``data_root``, or a folder.
+
+    A name of :data:`KNOWN` or any other sub-folder of ``data_root`` that holds images is a set. A text that contains a
+    path separator, or else is an existing folder, is a path. ``channels=None`` means the default of a known set (1 for
+    the bundled sets) and the files' own number otherwise. In colour the gray files of a set are skipped, which is
+    logged: bridge.png in set14.
+
+    Raises UserError for an unknown or missing set, colour wanted from a gray set, and what load_folder refuses.
+    """
+    if name_or_path in BUNDLED:
+        return load_bundled(name_or_path, channels)
+    if name_or_path in KNOWN:
+        return _load_known(name_or_path, channels, data_root)
+    if "/" in name_or_path or os.sep in name_or_path:
+        return load_folder(Path(name_or_path).expanduser(), channels)
+    for folder in [data_root / name_or_path] if data_root and name_or_path else []:
+        if folder.is_dir():
+            return load_folder(folder, channels)
+    if name_or_path and Path(name_or_path).is_dir():
+        return load_folder(Path(name_or_path), channels)
+    raise UserError(
+        f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *KNOWN])}; "
+        "give one of these names or the path of a folder."
+    )
+
+
+def _load_known(name: str, channels: int | None, data_root: Path | None) -> ImageSet:
+    known = KNOWN[name]
+    folder = data_root / (known.folder or name) if data_root else None
+    if folder is None or not folder.is_dir():
+        where = f"was not found in {data_root}" if data_root else "needs the data folder, which is not set"
+        raise UserError(
+            f"the image set {name!r} {where}: set DENOISE_DATA or --data-root to the folder that contains "
+            f"{known.folder or name!r}, or use bundled_{known.role}."
+        )
+    channels = known.channels if channels is None else channels
+    if channels == 3 and known.channels == 1:
+        raise UserError(f"the image set {name!r} is gray and has no colour version; use --channels 1 or a colour set.")
+    skip = known.skip_in_colour if channels == 3 else ()
+    if skip:
+        logging.getLogger(__name__).info("%s: skipped in colour because gray: %s", name, ", ".join(skip))
+    return replace(load_folder(folder, channels, skip=skip), name=name)

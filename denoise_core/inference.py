@@ -1,0 +1,90 @@
+"""Denoising images of any size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from denoise_core.errors import UserError
+
+MAX_PIXELS = 2**20
+"""Default for the largest H*W that is denoised at once: a U-Net with 96 channels then needs 1 to 2 GB."""
+
+
+@torch.inference_mode()
+def denoise_image(
+    denoise: Callable[[Tensor], Tensor],
+    noisy: Tensor,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    halo: int = 64,
+    multiple: int = 32,
+) -> Tensor:
+    """``denoise`` applied to ``noisy``, (C, H, W) or (N, C, H, W) with any H and W; the result has the same form.
+
+    ``denoise`` maps (N, C, h, w) to the same size and does its own padding where it needs any. Up to
+    ``max_pixels`` (H*W of one image) the image goes through whole. A larger one goes through in tiles: each sees
+    ``halo`` more pixels (rounded up to ``multiple``) on every side that is not an image border, and only its core is
+    kept. Tile origins are multiples of ``multiple``, so that the grids of pooling layers lie as in the whole image; a
+    network whose receptive field fits in the halo gives the same result either way.
+
+    Raises UserError if ``max_pixels`` leaves no room for the halo, ValueError for a wrong shape.
+    """
+    if noisy.ndim not in (3, 4):
+        raise ValueError(f"expected (C, H, W) or (N, C, H, W), got {tuple(noisy.shape)}")
+    batch = noisy if noisy.ndim == 4 else noisy[None]
+    height, width = batch.shape[-2:]
+    if height * width <= max_pixels:
+        result = _checked(denoise, batch)
+    else:
+        halo = math.ceil(halo / multiple) * multiple
+        core = (math.isqrt(max_pixels) - 2 * halo) // multiple * multiple
+        if core < multiple:
+            raise UserError(
+                f"max_pixels = {max_pixels} leaves no room for tiles with a halo of {halo}; "
+                f"use at least {(2 * halo + multiple) ** 2} or a smaller halo."
+            )
+        result = torch.empty_like(batch)
+        for top, bottom in _spans(height, core):
+            for left, right in _spans(width, core):
+                y, x = max(0, top - halo), max(0, left - halo)
+                tile = _checked(denoise, batch[..., y : bottom + halo, x : right + halo])
+                result[..., top:bottom, left:right] = tile[..., top - y : bottom - y, left - x : right - x]
+    return result if noisy.ndim == 4 else result[0]
+
+
+def _checked(denoise: Callable[[Tensor], Tensor], noisy: Tensor) -> Tensor:
+    result = denoise(noisy)
+    if result.shape != noisy.shape:
+        raise ValueError(f"the network turned {tuple(noisy.shape)} into {tuple(result.shape)}; the sizes must agree")
+    return result
+
+
+def _spans(length: int, core: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, length, core):
+        yield start, min(start + core, length)
+
+
+def pad_to_multiple(images: Tensor, multiple: int = 32, *, square: bool = False) -> Tensor:
+    """``images`` (..., H, W) padded at bottom and right until both sides are multiples of ``multiple``.
+
+    ``square`` pads to a square of side ceil(max(H, W) / multiple) * multiple, the evaluation rule of
+    Neighbor2Neighbor's code. Reflects like ``numpy.pad(mode="reflect")``, repeatedly where the pad is
+    longer than the image. The caller crops the result to H x W.
+    """
+    height, width = images.shape[-2:]
+    longest = max(height, width)
+    down, right = (math.ceil((longest if square else side) / multiple) * multiple for side in (height, width))
+    rows = _reflected(height, down).to(images.device)
+    columns = _reflected(width, right).to(images.device)
+    return images.index_select(-2, rows).index_select(-1, columns)
+
+
+def _reflected(length: int, target: int) -> Tensor:
+    """Source indices 0, 1, ..., length-1, length-2, ..., 1, 0, 1, ... for ``target`` places."""
+    period = max(1, 2 * (length - 1))
+    place = torch.arange(target) % period
+    return torch.minimum(place, period - place) if length > 1 else torch.zeros_like(place)

@@ -1,0 +1,199 @@
+"""What a denoising method is: networks, phases, updates and inference. No optimizer call, no loop, no data loading.
+
+A method's file declares a subclass of :class:`Method`; it is found by its place in ``denoise_core/methods``, there is no
+list to edit.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from denoise_core.config import MethodConfig
+from denoise_core.errors import UserError, nearest
+from denoise_core.images.source import ImageSource
+from denoise_core.schedule import Schedule, constant
+from denoise_core.seeding import generator
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a method needs to be true of the noise, and which fields of the images it trains on."""
+
+    zero_mean: bool
+    pixel_independent: bool
+    signal_independent: bool
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One point on which paper and official code disagree, or on which we depart from both."""
+
+    topic: str
+    paper: str
+    code: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks that one optimizer steps. ``after`` runs after each step (weight clipping, Lookahead, averaging)."""
+
+    networks: tuple[nn.Module, ...]
+    optimizer: Optimizer
+    schedule: Schedule = constant
+    clip_norm: float | None = None
+    after: Callable[[], None] | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The group's parameters in a fixed order."""
+        return [parameter for network in self.networks for parameter in network.parameters()]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own groups; ``share`` is its part of all steps, ``needs`` the image fields."""
+
+    name: str
+    groups: Mapping[str, Group]
+    needs: tuple[str, ...]
+    patch: int
+    batch: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: backpropagate ``loss`` into ``group`` and step it. ``logs`` are scalars for the curves."""
+
+    group: str
+    loss: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Context:
+    """Where a training is, and its random draws.
+
+    Draws are made for the global batch and cut to this rank's part, so that the same training on any number of ranks
+    sees the same numbers.
+    """
+
+    def __init__(self, seed: int, phase: str, step: int, steps: int, device: torch.device, rank: int, world: int):
+        self.phase, self.step, self.steps, self.device = phase, step, steps, device
+        self.rank, self.world = rank, world
+        self._generator = generator(seed, phase, "draws", step, device=device)
+
+    @property
+    def progress(self) -> float:
+        """Part of the phase that is done, in [0, 1)."""
+        return self.step / self.steps
+
+    def randint(self, high: int, shape: Sequence[int]) -> Tensor:
+        """Whole numbers in [0, high), int64, of ``shape``, whose first dimension is this rank's batch."""
+        whole = (shape[0] * self.world, *shape[1:])
+        return self._mine(torch.randint(high, whole, generator=self._generator, device=self.device))
+
+    def rand(self, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1) of ``shape``, whose first dimension is this rank's batch."""
+        whole = (shape[0] * self.world, *shape[1:])
+        return self._mine(torch.rand(whole, generator=self._generator, device=self.device))
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers of ``shape``, whose first dimension is this rank's batch."""
+        whole = (shape[0] * self.world, *shape[1:])
+        return self._mine(torch.randn(whole, generator=self._generator, device=self.device))
+
+    def _mine(self, whole: Tensor) -> Tensor:
+        return whole.chunk(self.world)[self.rank]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one budget trains: number of steps, changes to the method's defaults, numerics."""
+
+    steps: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+
+
+class Method(nn.Module):
+    """Base of all methods. Subclasses set the class variables and define ``phases``, ``updates`` and ``denoise``."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raise it when a change alters results: stored trials of the old version are then not used any more."""
+    title: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    assumes: ClassVar[Assumptions]
+    protocol: ClassVar[str]
+    """The paper's own metric protocol (denoise_core.metrics)."""
+    deviations: ClassVar[tuple[Deviation, ...]] = ()
+    recipes: ClassVar[Mapping[str, Recipe]]
+
+    def __init__(self, config: MethodConfig, channels: int):
+        super().__init__()
+        self.config = config
+        self.channels = channels
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases in order."""
+        raise NotImplementedError
+
+    def prepare(self, source: ImageSource) -> ImageSource:
+        """Derives the images that are trained on (for example extracted patches). By default the source itself."""
+        return source
+
+    def enter(self, phase: str) -> None:
+        """Called once when a phase begins (for example: a student starts from its teacher)."""
+
+    def updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
+        """Yields one :class:`Update` per optimizer step; goes on with the new weights. Never yield inside no_grad."""
+        raise NotImplementedError
+
+    def denoise(self, noisy: Tensor) -> Tensor:
+        """Denoises (N, C, H, W) in [0, 1], any H and W."""
+        raise NotImplementedError
+
+
+@functools.cache
+def methods() -> dict[str, type[Method]]:
+    """Every method by name, found in ``denoise_core/methods``."""
+    package = importlib.import_module("denoise_core.methods")
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    found: dict[str, type[Method]] = {}
+    pending = list(Method.__subclasses__())
+    while pending:
+        method = pending.pop()
+        pending.extend(method.__subclasses__())
+        if "name" in vars(method) and method.__module__.startswith("denoise_core.methods."):
+            found[method.name] = method
+    return dict(sorted(found.items()))
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of that name. Raises UserError that names the nearest."""
+    try:
+        return methods()[name]
+    except KeyError:
+        raise UserError(f"There is no method '{name}': {nearest(name, methods())}.") from None
+
+
+def create(name: str, config: Mapping[str, Any], channels: int, seed: int) -> Method:
+    """A method with fresh weights drawn from ``seed``; the caller's random state is left alone."""
+    kind = method_class(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "weights").initial_seed())
+        return kind(kind.Config.build(config, name), channels)

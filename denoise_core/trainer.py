@@ -1,0 +1,228 @@
+"""The only training loop: runs every method's phases, whatever their number of networks, optimizers and updates."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from denoise_core.checkpoint import Checkpoint
+from denoise_core.errors import TrainingDiverged, UserError
+from denoise_core.images.source import ImageSource
+from denoise_core.method import Context, Group, Method, Phase, Recipe, Update
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; (0, 1) is a training on its own."""
+
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A phase with the steps that it covers: first <= step < last."""
+
+    phase: Phase
+    first: int
+    last: int
+
+
+class Trainer:
+    """Trains ``method`` on ``source`` for ``recipe.steps`` steps.
+
+    Every draw of step k comes from (seed, k), so a training that is resumed from a checkpoint at any step equals the
+    uninterrupted one bit for bit. With several ranks, each backpropagates its part of the global batch and the group's
+    gradients are averaged, so the result is that of one process up to the order of additions.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        source: ImageSource,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device | str = "cpu",
+        ranks: Ranks | None = None,
+    ):
+        self.method, self.recipe, self.seed = method, recipe, seed
+        self.device = torch.device(device)
+        self.ranks = ranks or Ranks()
+        self.step = 0
+        self._logs: dict[str, Tensor] = {}
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        # mypy knows no overload of .to for a memory format
+        method.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.source = method.prepare(source)
+        self.check(method, self.source, self.ranks.world)
+        self.stretches = _stretches(method.phases(), recipe.steps)
+        self._current: Stretch | None = None
+        self._enter(self._stretch_at(0), fresh=True)
+
+    @staticmethod
+    def check(method: Method, source: ImageSource, world: int = 1) -> None:
+        """Whether ``method`` can be trained on ``source`` by ``world`` processes. Raises UserError."""
+        for phase in method.phases():
+            lacking = sorted(set(phase.needs) - set(source.fields))
+            if lacking:
+                raise UserError(
+                    f"{method.name} needs the image fields {', '.join(lacking)}, but the data has only "
+                    f"{', '.join(sorted(source.fields))}: choose another method or other data."
+                )
+            source.check(phase.patch)
+            if phase.batch % world:
+                raise UserError(
+                    f"A batch of {phase.batch} cannot be divided among {world} workers: "
+                    "change batch_size (--set batch_size=N) or --workers-per-trial."
+                )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.recipe.steps
+
+    def run(self) -> Iterator[int]:
+        """Trains, yielding the number of steps done after each step; stop iterating to stop training."""
+        while not self.finished:
+            stretch = self._stretch_at(self.step)
+            if stretch is not self._current:
+                self._enter(stretch, fresh=True)
+            self._train_step(stretch)
+            self.step += 1
+            yield self.step
+
+    def logs(self) -> dict[str, float]:
+        """The last step's scalars, averaged over the ranks. Raises TrainingDiverged when one is not finite."""
+        names = sorted(self._logs)
+        if not names:
+            return {}
+        values = torch.stack([self._logs[name].detach().float() for name in names])
+        if self.ranks.world > 1:
+            dist.all_reduce(values)
+            values /= self.ranks.world
+        logs = dict(zip(names, values.tolist(), strict=True))
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(f"{name} became {value} at step {self.step} of {self.recipe.steps}")
+        return logs
+
+    def checkpoint(self) -> Checkpoint:
+        """The training as it is after the last step."""
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        assert self._current is not None
+        state: dict[str, Any] = {"phase": self._current.phase.name, "optimizers": optimizers}
+        return Checkpoint(self.step, dict(self.method.state_dict()), state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on from ``checkpoint``, which this configuration made."""
+        stretch = next(one for one in self.stretches if one.phase.name == checkpoint.state["phase"])
+        self.method.load_state_dict(checkpoint.weights)
+        self._enter(stretch, fresh=False)
+        for name, state in checkpoint.state["optimizers"].items():
+            self._optimizers[name].load_state_dict(state)
+        self.step = checkpoint.step
+
+    def synchronise_buffers(self) -> None:
+        """Averages buffers such as batch-norm statistics over the ranks; call before evaluating."""
+        if self.ranks.world > 1:
+            for buffer in self.method.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.ranks.world
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of the recipe, for the forward passes only."""
+        if self.recipe.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _stretch_at(self, step: int) -> Stretch:
+        return next(one for one in self.stretches if step < one.last)
+
+    def _enter(self, stretch: Stretch, fresh: bool) -> None:
+        if fresh:
+            self.method.enter(stretch.phase.name)
+        self._current = stretch
+        self.method.train()
+        groups = stretch.phase.groups
+        self._parameters = {name: group.parameters() for name, group in groups.items()}
+        self._optimizers = {name: group.optimizer(self._parameters[name]) for name, group in groups.items()}
+        self._base_lr = {
+            name: [float(one["lr"]) for one in optimizer.param_groups] for name, optimizer in self._optimizers.items()
+        }
+        if self.recipe.compile:
+            for group in groups.values():
+                for network in group.networks:
+                    network.compile()
+
+    def _train_step(self, stretch: Stretch) -> None:
+        phase, ranks = stretch.phase, self.ranks
+        local = self.step - stretch.first
+        context = Context(
+            self.seed, phase.name, local, stretch.last - stretch.first, self.device, ranks.rank, ranks.world
+        )
+        # every rank draws the global batch and keeps its part: cheap beside the network, and exact
+        whole = self.source.batch(
+            size=phase.batch, patch=phase.patch, seed=self.seed, step=self.step, fields=phase.needs
+        )
+        batch = {name: self._mine(value) for name, value in whole.items()}
+        updates = self.method.updates(phase.name, batch, context)
+        while True:
+            with self.autocast():
+                update = next(updates, None)
+            if update is None:
+                break
+            self._apply(phase.groups[update.group], update, context.progress)
+
+    def _mine(self, whole: Tensor) -> Tensor:
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        part = whole.chunk(self.ranks.world)[self.ranks.rank]
+        return part.to(self.device).contiguous(memory_format=layout)
+
+    def _apply(self, group: Group, update: Update, progress: float) -> None:
+        parameters, optimizer = self._parameters[update.group], self._optimizers[update.group]
+        for parameter in parameters:
+            parameter.grad = None
+        # `inputs` keeps gradients out of every other network
+        torch.autograd.backward(update.loss, inputs=parameters)
+        if self.ranks.world > 1:
+            self._average_gradients(parameters)
+        if group.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, group.clip_norm)
+        factor = group.schedule(progress)
+        for settings, base in zip(optimizer.param_groups, self._base_lr[update.group], strict=True):
+            settings["lr"] = base * factor
+        optimizer.step()
+        if group.after is not None:
+            group.after()
+        self._logs.update(update.logs)
+
+    def _average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks.world
+        pieces = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view(gradient.shape))
+
+
+def _stretches(phases: tuple[Phase, ...], steps: int) -> tuple[Stretch, ...]:
+    total = sum(phase.share for phase in phases)
+    done, first, stretches = 0.0, 0, []
+    for phase in phases:
+        done += phase.share
+        last = max(first + 1, round(steps * done / total))
+        stretches.append(Stretch(phase, first, last))
+        first = last
+    return tuple(stretches)

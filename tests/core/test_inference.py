@@ -1,0 +1,91 @@
+"""Whole and tiled denoising, and the padding rule of Neighbor2Neighbor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from denoise_core.errors import UserError
+from denoise_core.inference import denoise_image, pad_to_multiple
+
+
+class Small(nn.Module):
+    """Convolutions with a pooling grid of 4 pixels; receptive field below 32 pixels on each side; pads for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.calls = 0
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(2, 4, 5, padding=2)
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+            self.last = nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        self.calls += 1
+        self.largest = max(self.largest, height * width)
+        padded = nn.functional.pad(x, (0, -width % 4, 0, -height % 4))
+        hidden = nn.functional.max_pool2d(torch.relu(self.first(padded)), 4)
+        hidden = nn.functional.interpolate(torch.relu(self.second(hidden)), scale_factor=4)
+        result: Tensor = self.last(hidden)[..., :height, :width]
+        return result + x
+
+
+@pytest.mark.parametrize(("height", "width"), [(150, 203), (128, 160), (301, 40), (1, 9500), (97, 129)])
+def test_tiles_equal_the_whole_image(height: int, width: int) -> None:
+    noisy = torch.rand(2, 2, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        network = Small()
+        whole = network(noisy)
+    tiled = denoise_image(network, noisy, max_pixels=96 * 96, halo=30, multiple=16)
+    assert network.calls > 2
+    torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
+
+
+def test_tiles_stay_below_the_limit() -> None:
+    network = Small()
+    denoise_image(network, torch.rand(2, 500, 700), max_pixels=250 * 250, halo=64, multiple=32)
+    assert network.largest <= 250 * 250
+    assert network.calls > 4
+
+
+def test_a_halo_that_is_too_small_shows() -> None:
+    noisy = torch.rand(1, 2, 100, 100, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        network = Small()
+        whole = network(noisy)
+    assert not torch.allclose(denoise_image(network, noisy, max_pixels=64 * 64, halo=0, multiple=16), whole, atol=1e-6)
+
+
+def test_small_images_go_through_whole_and_without_gradient() -> None:
+    network = Small()
+    noisy = torch.rand(2, 33, 47)
+    result = denoise_image(network, noisy)
+    assert (network.calls, result.shape) == (1, noisy.shape)
+    assert not result.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(result, network(noisy[None])[0])
+
+
+def test_bad_input() -> None:
+    with pytest.raises(UserError, match=r"max_pixels = 16384 leaves no room .* halo of 64; use at least 25600"):
+        denoise_image(Small(), torch.rand(2, 300, 300), max_pixels=128 * 128)
+    denoise_image(Small(), torch.rand(2, 300, 300), max_pixels=25600)
+    with pytest.raises(ValueError, match="the sizes must agree"):
+        denoise_image(lambda x: x[..., 1:], torch.rand(1, 8, 8))
+    with pytest.raises(ValueError, match="expected"):
+        denoise_image(lambda x: x, torch.rand(8, 8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(321, 481), (32, 32), (33, 5), (3, 100), (1, 40), (2, 70), (64, 96)])
+def test_padding_equals_numpy_reflect(height: int, width: int) -> None:
+    images = torch.rand(2, 3, height, width)
+    padded = pad_to_multiple(images)
+    side = (max(height, width) + 31) // 32 * 32
+    pads = ((0, 0), (0, 0), (0, side - height), (0, side - width))
+    np.testing.assert_array_equal(padded.numpy(), np.pad(images.numpy(), pads, mode="reflect"))
+    assert torch.equal(padded[..., :height, :width], images)
