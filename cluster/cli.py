@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -46,7 +46,7 @@ class Options:
 
 
 def run(study: Study, arguments: Sequence[str]) -> int:
-    """Runs ``study`` as ``arguments`` say; returns the exit status: 0, 1 failed trials, 2 bad input, 130 interrupted."""
+    """Runs ``study`` as ``arguments`` say. Exit status: 0, 1 failed trials, 2 bad input, 130 interrupted."""
     from cluster.runner import Runner
 
     console = Console()
@@ -165,4 +165,4 @@ def _value(text: str) -> Any:
 def _at_least(flag: str, value: int, least: int) -> int:
     if value < least:
         raise UserError(f"{flag} {value} is not allowed: give a whole number of at least {least}.")
-    return cast(int, value)
+    return value

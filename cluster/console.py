@@ -70,7 +70,9 @@ class Console:
                 last = over.is_set()
                 try:
                     snapshot: Snapshot = ray.get(board.snapshot.remote(), timeout=5)
-                except Exception:  # the board is gone or busy; the study itself notices the first and survives the second
+                except (
+                    Exception
+                ):  # the board is gone or busy; the study itself notices the first and survives the second
                     if last:
                         return
                     over.wait(POLL_S)

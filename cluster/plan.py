@@ -159,7 +159,9 @@ def estimate_seconds(trials: Sequence[PlannedTrial], data: Sequence[LoadedData],
 
     Measuring runs a few real steps and one real image of each distinct setting, a second or two each.
     """
-    by_group = {row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE}
+    by_group = {
+        row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE
+    }
     loaded = {one.contents: one for one in data}
     for trial in trials:
         if trial.spec.group_id not in by_group:

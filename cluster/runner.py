@@ -16,6 +16,7 @@ import torch
 
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
+from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.plan import (
     DataInUse,
     Plan,
@@ -99,7 +100,9 @@ class Runner:
             if name in axes or name in DataSpec.model_fields:
                 continue
             if len(values) > 1:
-                raise UserError(f"--set {name} has {len(values)} values, but {name} is no axis of this study: give one.")
+                raise UserError(
+                    f"--set {name} has {len(values)} values, but {name} is no axis of this study: give one."
+                )
             fixed[name] = values[0]
         return fixed
 
@@ -130,7 +133,7 @@ class Runner:
         return Plan(trials).read(self.store)
 
     @cached_property
-    def _search(self) -> Any:
+    def _search(self) -> SearchSettings:
         return search_settings(self.study, self.planner, self._in_use[0], self.options, self.store)
 
     @property
@@ -143,10 +146,10 @@ class Runner:
     def _left(self, plan: Plan) -> int:
         if self.options.search == "grid":
             return len(plan.left)
-        ended = sum(one.number is not None and one.state.is_finished() for one in self._known(plan))
+        ended = sum(1 for one in self._known(plan) if one.number is not None and one.state.is_finished())
         return max(0, self.options.trials - ended) * len(self.options.seeds)
 
-    def _known(self, plan: Plan) -> list[Any]:
+    def _known(self, plan: Plan) -> list[Outcome]:
         return known_outcomes(self.store, self._search, self.planner, self._in_use[0], plan)
 
     def _announce(self, plan: Plan) -> float:
@@ -161,7 +164,9 @@ class Runner:
         what = f"{options.trials} suggestions" if searching else f"{len(plan.trials)} trainings"
         stored = f"{statuses.count(DONE)} stored"
         stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
-        stored += f", {statuses.count(FAILED)} failed before and tried again" if FAILED in statuses and not searching else ""
+        stored += (
+            f", {statuses.count(FAILED)} failed before and tried again" if FAILED in statuses and not searching else ""
+        )
         self.console.say(f"{what} with {len(options.seeds)} seed(s): {stored}, {left} to train.")
         if not left:
             return 0.0
@@ -172,7 +177,9 @@ class Runner:
         if options.max_concurrent:
             lanes = min(lanes, options.max_concurrent)
         if not options.gpus:
-            where = f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
+            where = (
+                f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
+            )
             self.console.say(
                 f"Estimated: {duration(mean)} a training on one CPU, {duration(mean * left / lanes)} in all, {where}."
             )

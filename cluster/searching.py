@@ -81,9 +81,7 @@ def _own(
     return Outcome(number, params, TrialState.WAITING)
 
 
-def _others(
-    store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, own: set[str]
-) -> list[Outcome]:
+def _others(store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, own: set[str]) -> list[Outcome]:
     """Finished settings of other studies that this search could have suggested itself: starting points."""
     base = planner.trial({}, data, 0).spec
     by_group: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -116,7 +114,9 @@ def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:
 def _space(study: Study, one: str | Axis) -> tuple[str, Search]:
     if isinstance(one, Axis):
         if len(one.names) > 1:
-            raise UserError(f"The joint axis {', '.join(one.names)} cannot be searched: name its parameters in `search`.")
+            raise UserError(
+                f"The joint axis {', '.join(one.names)} cannot be searched: name its parameters in `search`."
+            )
         return one.names[0], one.space or choice(*(value[0] for value in one.values))
     axis = next((axis for axis in study.axes if axis.names == (one,)), None)
     if one in DataSpec.model_fields:

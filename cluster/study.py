@@ -1,10 +1,10 @@
-"""A study: one question, the settings that it compares, the images, the paper's table. A script declares it and runs it.
+"""A study: one question, the settings that it compares, the images, the paper's table; a script declares it.
 
 ::
 
     study = Study(name="neighbor2neighbor_gamma", question="How strongly ...?", method="neighbor2neighbor",
-                  axes=[grid("gamma", [0, 2, 8, 20])], data=Photographs(), paper=PaperTable("neighbor2neighbor", "table3"),
-                  plot=Curve(x="gamma", facet="noise"))
+                  axes=[grid("gamma", [0, 2, 8, 20])], data=Photographs(),
+                  paper=PaperTable("neighbor2neighbor", "table3"), plot=Curve(x="gamma", facet="noise"))
     if __name__ == "__main__":
         study.main()
 """
@@ -75,7 +75,8 @@ class Photographs:
     """Photographs with simulated noise, in the size that a budget can pay for.
 
     ``smoke`` and ``laptop`` use gray images and the first noise: ``train400`` and ``bsd68`` where the data root has
-    them, else the photographs bundled with scikit-image. ``gpu`` uses colour and every noise, ``paper`` the paper's sets.
+    them, else the photographs bundled with scikit-image. ``gpu`` uses colour and every noise, ``paper`` the
+    paper's sets.
     """
 
     noises: tuple[str, ...] = ("gauss25",)
@@ -88,7 +89,9 @@ class Photographs:
         return [DataSpec(noise=noise, **self._images(budget, data_root)) for noise in noises]
 
     def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
-        has = lambda *names: data_root is not None and all((data_root / name).is_dir() for name in names)  # noqa: E731
+        def has(*names: str) -> bool:
+            return data_root is not None and all((data_root / name).is_dir() for name in names)
+
         if budget == "paper":
             images = {"train": "imagenet_val", "test": (self.paper_test,), "channels": 3}
             return {**images, "repeats": self.paper_repeats}

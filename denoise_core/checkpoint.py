@@ -44,7 +44,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     aside.mkdir()
     try:
         # safetensors wants contiguous memory; channels_last weights are not
-        save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}, aside / WEIGHTS)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}, aside / WEIGHTS
+        )
         torch.save(checkpoint.state, aside / STATE)
         digests = {name: _digest(aside / name) for name in (WEIGHTS, STATE)}
         (aside / META).write_text(json.dumps({"format": FORMAT, "step": checkpoint.step, "sha256": digests}))

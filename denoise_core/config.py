@@ -61,7 +61,7 @@ def Param(  # noqa: N802 - reads as the type that it declares
     that it stands in, ``search`` the default space of ``--search optuna``, ``limits`` are pydantic's (``ge``, ``gt``,
     ``le``, ``lt``).
     """
-    extra = {"affects": affects, "paper": paper, "search": search}
+    extra: dict[str, Any] = {"affects": affects, "paper": paper, "search": search}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 

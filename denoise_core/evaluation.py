@@ -107,4 +107,3 @@ def _crops(images: dict[str, Tensor]) -> Iterator[tuple[str, bytes]]:
         buffer = io.BytesIO()
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", optimize=True)
         yield kind, buffer.getvalue()
-

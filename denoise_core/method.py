@@ -1,6 +1,6 @@
 """What a denoising method is: networks, phases, updates and inference. No optimizer call, no loop, no data loading.
 
-A method's file declares a subclass of :class:`Method`; it is found by its place in ``denoise_core/methods``, there is no
+A subclass of :class:`Method` is found by the place of its file in ``denoise_core/methods``: there is no
 list to edit.
 """
 

@@ -159,7 +159,9 @@ class Training:
             return mine
         parts: list[Any] = [None] * self.ranks.world
         dist.all_gather_object(parts, mine)
-        return Evaluation([row for one in parts for row in one.measurements], [row for one in parts for row in one.previews])
+        return Evaluation(
+            [row for one in parts for row in one.measurements], [row for one in parts for row in one.previews]
+        )
 
     def _point(self, step: int, values: Mapping[str, float]) -> None:
         phase = self._phase(step)
@@ -172,7 +174,12 @@ class Training:
 
     def _save(self, trainer: Trainer) -> None:
         if self.ranks.rank == 0:
-            extra = {"curves": self._curves, "train_s": self._train_s, "eval_s": self._eval_s, "objective": self.objective}
+            extra = {
+                "curves": self._curves,
+                "train_s": self._train_s,
+                "eval_s": self._eval_s,
+                "objective": self.objective,
+            }
             self.folder.save(trainer.checkpoint(), extra)
 
     def _restore(self, trainer: Trainer) -> None:

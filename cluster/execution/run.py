@@ -95,7 +95,7 @@ def execute(
     current: Session,
     console: Console,
 ) -> bool:
-    """Trains everything in ``work``; ``seconds`` is the mean estimate of one training. False when it was interrupted."""
+    """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
     concurrent = min(lanes(resources, max_concurrent), max(1, work.count))
     per_run, runs = _packing(work.count, concurrent, seconds)
     board = ray.remote(num_cpus=0, max_restarts=0)(HostedBoard).remote(work, store.location)
@@ -140,7 +140,10 @@ def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent:
             trial_dirname_creator=partial(_trial_name),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=settings.scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=failures)
+            name="tune",
+            storage_path=settings.scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=failures),
         ),
     )
 

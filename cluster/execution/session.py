@@ -14,9 +14,7 @@ from typing import Any
 
 from denoise_core.errors import UserError
 
-TOKEN_HINT = (
-    "if it wants a token, put the cluster's token into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token"
-)
+TOKEN_HINT = "if it wants a token, put it into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token"
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,8 @@ def lanes(resources: Resources, limit: int | None) -> int:
         total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
         raise UserError(
             f"A trial asks for {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
-            f"{resources.gpus_per_worker:g} GPU each, but the cluster has {total['CPU']:g} CPU and {total['GPU']:g} GPU on "
-            f"{len(nodes)} node(s), which holds {slots} such worker(s): "
+            f"{resources.gpus_per_worker:g} GPU each, but the cluster has {total['CPU']:g} CPU and "
+            f"{total['GPU']:g} GPU on {len(nodes)} node(s), which holds {slots} such worker(s): "
             "lower --workers-per-trial, --cpus-per-trial or --gpus-per-trial, or add nodes."
         )
     return min(fit, limit) if limit else fit

@@ -85,7 +85,7 @@ class Suggestions:
         return len(self._waiting) + max(0, self.settings.trials - self.asked)
 
     def ask(self) -> tuple[int, dict[str, Any]] | None:
-        """The next suggestion (number, parameters), unfinished ones of an earlier run first; None when all are asked."""
+        """The next suggestion (number, parameters), unfinished ones of earlier runs first; None when all are asked."""
         if self._waiting:
             number, params = self._waiting.pop(0)
         elif self.asked < self.settings.trials:
@@ -137,7 +137,7 @@ class Suggestions:
             copy.add_trials(trials)
             params = copy.ask(self.space).params
             if params not in tried:
-                return params
+                return dict(params)
         return None
 
     def _remember(self, outcome: Outcome) -> None:

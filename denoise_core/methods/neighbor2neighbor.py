@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +31,13 @@ class UNetConfig(MethodConfig):
 
     features: int = Param(48, "width of the U-Net's encoder", paper="section 4.1", search=choice(16, 24, 32, 48), ge=1)
     lr: float = Param(3e-4, "Adam's learning rate", paper="section 4.1", search=log(1e-4, 3e-3), gt=0, le=1)
-    lr_schedule: Literal["step", "one_cycle"] = Param("step", "halved at 19, 39, 59, 79 % of the training, or one cycle")
+    lr_schedule: Literal["step", "one_cycle"] = Param(
+        "step", "halved at 19, 39, 59, 79 % of the training, or one cycle"
+    )
     batch_size: int = Param(4, "crops a step, over all workers", affects="data", ge=1)
-    patch_size: int = Param(256, "side of a training crop in pixels, a multiple of 64", affects="data", ge=64, multiple_of=64)
+    patch_size: int = Param(
+        256, "side of a training crop in pixels, a multiple of 64", affects="data", ge=64, multiple_of=64
+    )
     padding: Literal["square", "minimal"] = Param(
         "square", "at test time, pad to a square of a multiple of 32, or each side to the next one", affects="inference"
     )
@@ -42,10 +46,10 @@ class UNetConfig(MethodConfig):
 class UNetMethod(Method):
     """A method that trains one U-Net in one phase with one Adam."""
 
-    Config: type[UNetConfig] = UNetConfig
+    Config: ClassVar[type[MethodConfig]] = UNetConfig
     config: UNetConfig
     protocol = "neighbor2neighbor"
-    recipes = {
+    recipes: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(4, {"features": 4, "patch_size": 64, "batch_size": 2, "padding": "minimal"}),
         "laptop": Recipe(
             1000, {"features": 24, "patch_size": 64, "lr": 1e-3, "lr_schedule": "one_cycle", "padding": "minimal"}
@@ -61,7 +65,9 @@ class UNetMethod(Method):
     def phases(self) -> tuple[Phase, ...]:
         """One phase, one group."""
         group = Group((self.network,), partial(torch.optim.Adam, lr=self.config.lr, fused=True), self._schedule())
-        return (Phase("train", {"network": group}, self.assumes.fields, self.config.patch_size, self.config.batch_size),)
+        return (
+            Phase("train", {"network": group}, self.assumes.fields, self.config.patch_size, self.config.batch_size),
+        )
 
     def denoise(self, noisy: Tensor) -> Tensor:
         """Pads by reflection at the bottom and the right, applies the network, crops and clamps to [0, 1]."""
@@ -96,7 +102,7 @@ class Neighbor2Neighbor(UNetMethod):
             "Noisy data",
             "a set of noisy images is given",
             "draws new noise on clean images at every iteration",
-            "fresh noise by default, as the tables were made; `noise_realisation = frozen` keeps one noisy copy an image",
+            "fresh noise by default, as the tables were made; `noise_realisation = frozen` keeps one copy an image",
         ),
         Deviation(
             "Training images",
@@ -140,7 +146,7 @@ class Neighbor2Neighbor(UNetMethod):
             "Padding at test time",
             "not stated",
             "reflection to a square whose side is a multiple of 32",
-            "the code's; the smoke and laptop budgets pad each side to the next multiple of 32, 31 % fewer pixels on BSD68",
+            "the code's; the smoke and laptop budgets pad each side to the next multiple of 32",
         ),
         Deviation("Reported epoch", "not stated", "every epoch is evaluated", "the last step, never the best on test"),
     )
@@ -171,10 +177,11 @@ def draw_choices(sampler: str, diagonal: bool, noisy: Tensor, context: Context) 
     """
     count, _, height, width = noisy.shape
     cells = (count, height // 2, width // 2)
+    pairs: tuple[tuple[int, int], ...] = NEIGHBOURS
     if sampler == "random":
-        pairs, drawn = NEIGHBOURS, context.randint(len(NEIGHBOURS), cells)
+        drawn = context.randint(len(pairs), cells)
     else:
-        pairs = NEIGHBOURS + DIAGONALS if diagonal else NEIGHBOURS
+        pairs += DIAGONALS if diagonal else ()
         drawn = context.randint(len(pairs), (count, 1, 1)).expand(cells)
     table = torch.tensor(pairs, device=noisy.device).T.contiguous()
     return torch.stack([table[0][drawn], table[1][drawn]], dim=1)

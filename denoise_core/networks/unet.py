@@ -21,15 +21,14 @@ class UNet(nn.Module):
     def __init__(self, channels: int, features: int = 48):
         super().__init__()
         wide = 2 * features
-        conv = lambda c_in, c_out: nn.Conv2d(c_in, c_out, 3, padding=1)  # noqa: E731
-        self.first = conv(channels, features)
-        self.encoder = nn.ModuleList(conv(features, features) for _ in range(DEPTH))
-        self.bottom = conv(features, features)
+        self.first = _conv3(channels, features)
+        self.encoder = nn.ModuleList(_conv3(features, features) for _ in range(DEPTH))
+        self.bottom = _conv3(features, features)
         up_widths = [features] + [wide] * (DEPTH - 1)
         skip_widths = [features] * (DEPTH - 1) + [channels]
         self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 2, stride=2) for width in up_widths)
-        self.decoder_a = nn.ModuleList(conv(up + skip, wide) for up, skip in zip(up_widths, skip_widths, strict=True))
-        self.decoder_b = nn.ModuleList(conv(wide, wide) for _ in range(DEPTH))
+        self.decoder_a = nn.ModuleList(_conv3(up + skip, wide) for up, skip in zip(up_widths, skip_widths, strict=True))
+        self.decoder_b = nn.ModuleList(_conv3(wide, wide) for _ in range(DEPTH))
         self.tail = nn.ModuleList([nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, channels, 1)])
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -49,6 +48,10 @@ class UNet(nn.Module):
             hidden = _activate(second(_activate(first(hidden))))
         hidden = _activate(self.tail[1](_activate(self.tail[0](hidden))))
         return self.tail[2](hidden)  # type: ignore[no-any-return]
+
+
+def _conv3(width_in: int, width_out: int) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width_out, 3, padding=1)
 
 
 def _activate(hidden: Tensor) -> Tensor:

@@ -82,10 +82,11 @@ def test_bad_input() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(321, 481), (32, 32), (33, 5), (3, 100), (1, 40), (2, 70), (64, 96)])
-def test_padding_equals_numpy_reflect(height: int, width: int) -> None:
+@pytest.mark.parametrize("square", [True, False])
+def test_padding_equals_numpy_reflect(height: int, width: int, square: bool) -> None:
     images = torch.rand(2, 3, height, width)
-    padded = pad_to_multiple(images)
-    side = (max(height, width) + 31) // 32 * 32
-    pads = ((0, 0), (0, 0), (0, side - height), (0, side - width))
+    padded = pad_to_multiple(images, square=square)
+    down, right = ((max(height, width) if square else side) + 31 for side in (height, width))
+    pads = ((0, 0), (0, 0), (0, down // 32 * 32 - height), (0, right // 32 * 32 - width))
     np.testing.assert_array_equal(padded.numpy(), np.pad(images.numpy(), pads, mode="reflect"))
     assert torch.equal(padded[..., :height, :width], images)

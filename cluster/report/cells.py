@@ -1,0 +1,244 @@
+"""Selections that verdict, figures and tables share: what was measured for each cell, in paired arrays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+if TYPE_CHECKING:
+    from cluster.report.results import StudyResults
+
+Array = npt.NDArray[np.float64]
+Cell = tuple[Any, ...]  # one value per axis
+SEARCH = 12  # more distinct cells than this are read as a search, not as a grid
+
+REFERENCES = {"n2c": "N2C (clean targets)", "n2n": "N2N (noisy pairs)"}
+DATASETS = {
+    "kodak24": "Kodak24", "bsd300_test": "BSD300 test", "bsd68": "BSD68", "cbsd68": "CBSD68", "set14": "Set14",
+    "sidd_validation": "SIDD validation", "sidd_benchmark": "SIDD benchmark",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One kind of noise on one test set."""
+
+    noise: str
+    dataset: str
+
+    def __str__(self) -> str:
+        return f"{noise_name(self.noise)}, {dataset_name(self.dataset)}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Paired values of one setting: an array (seeds, images) per cell and per reference, all in the same order.
+
+    Cells without any finished training in common with the others are in ``dropped``, seeds that not every cell has
+    in ``left_out``. A reference that lacks some of the seeds or images has another shape: it cannot be paired.
+    """
+
+    setting: Setting
+    seeds: tuple[int, ...]
+    images: tuple[str, ...]
+    cells: Mapping[Cell, Array]
+    references: Mapping[str, Array]
+    noisy: float | None  # mean over images of the noisy input
+    noisy_images: Mapping[str, float]
+    dropped: tuple[Cell, ...] = ()
+    left_out: tuple[int, ...] = ()
+
+    def mean(self, cell: Cell) -> float:
+        """Over seeds and images."""
+        return float(self.cells[cell].mean())
+
+    def ranked(self) -> list[Cell]:
+        """The cells, best first."""
+        return sorted(self.cells, key=self.mean, reverse=True)
+
+
+def settings(results: StudyResults) -> list[Setting]:
+    """Noise and test set pairs in the order in which they were measured."""
+    rows = results.measurements.drop_duplicates(["noise", "dataset"])
+    return [Setting(str(noise), str(dataset)) for noise, dataset in zip(rows["noise"], rows["dataset"], strict=True)]
+
+
+def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol: str = "") -> Grid:
+    """The paired arrays of a setting; by default the study's metric under the canonical protocol.
+
+    Only finished trainings count. Repeats of an image are averaged first: they are no further images.
+    """
+    rows = _rows(results, setting, metric or results.metric, protocol or results.canonical_protocol)
+    outputs = rows[rows["output"] == "denoised"]
+    ours = outputs[outputs["role"] == "cell"]
+    keys = pd.Series([cell_of(row) for row in ours[list(results.axes)].itertuples(index=False)], index=ours.index)
+    tables = {cell: _pivot(ours[keys == cell]) for cell in _ordered(keys.unique())}
+    seeds, dropped = _common_seeds(tables)
+    kept = {cell: table.loc[seeds].dropna(axis=1) for cell, table in tables.items() if cell not in dropped}
+    images = sorted(set.intersection(*(set(table.columns) for table in kept.values()))) if kept else []
+    others = outputs[outputs["role"] == "reference"]
+    noisy = rows[rows["output"] == "noisy"].groupby("image_id")["value"].mean()
+    noisy = noisy.loc[[image for image in images if image in noisy.index]] if images else noisy
+    all_seeds = {seed for table in tables.values() for seed in table.index}
+    return Grid(
+        setting=setting,
+        seeds=tuple(int(seed) for seed in seeds),
+        images=tuple(images),
+        cells={cell: table[images].to_numpy(dtype=np.float64) for cell, table in kept.items() if images},
+        references=_references(others, images, seeds),
+        noisy=float(noisy.mean()) if len(noisy) else None,
+        noisy_images={str(image): float(value) for image, value in noisy.items()},
+        dropped=tuple(dropped),
+        left_out=tuple(sorted(int(seed) for seed in all_seeds - set(seeds))),
+    )
+
+
+def planned_cells(results: StudyResults) -> list[Cell]:
+    """Every cell that the study planned or measured, in the order of its values."""
+    frames = [frame[frame["role"] == "cell"] for frame in (results.trials, results.measurements)]
+    found = {cell_of(row) for frame in frames for row in frame[list(results.axes)].itertuples(index=False)}
+    return _ordered([cell for cell in found if any(value is not None for value in cell)])
+
+
+def is_search(results: StudyResults) -> bool:
+    """Whether configurations were suggested one by one (a search) and not laid out on a grid."""
+    return bool((results.trials["status"] == "pruned").any()) or len(planned_cells(results)) > SEARCH
+
+
+def default_cell(results: StudyResults) -> Cell | None:
+    """The cell with the paper's values, where the study has it."""
+    cell = tuple(results.default.get(axis) for axis in results.axes)
+    return next((planned for planned in planned_cells(results) if planned == cell), None)
+
+
+def paper_value(results: StudyResults, setting: Setting, cell: Cell, metric: str = "") -> tuple[float, str] | None:
+    """What the paper prints for a cell and on which test set: this one or, failing that, the only one it has."""
+    if results.paper is None:
+        return None
+    table = results.paper.load()
+    keys: dict[str, Any] = {"noise": setting.noise}
+    for axis, value in zip(results.axes, cell, strict=True):
+        if axis in table.keys:
+            keys[axis] = value
+        elif value != results.default.get(axis):
+            return None  # the table does not vary this axis, so it speaks of the default only
+    methods = results.measurements.loc[results.measurements["role"] == "cell", "method"].unique()
+    if "method" in table.keys and len(methods) == 1:
+        keys["method"] = str(methods[0])
+    found = [value for value in table.find(**keys) if (metric or results.metric) in value.values]
+    here = [value for value in found if value.keys.get("dataset", setting.dataset) == setting.dataset]
+    datasets = {str(value.keys.get("dataset", "")) for value in found}
+    usable = here or (found if len(datasets) == 1 else [])
+    if len(usable) != 1:  # nothing printed, or not clear which
+        return None
+    dataset = str(usable[0].keys.get("dataset", setting.dataset))
+    return usable[0].values[metric or results.metric], dataset
+
+
+def paper_reference(results: StudyResults, setting: Setting, method: str, metric: str = "") -> float | None:
+    """What the paper prints for another method on exactly this noise and test set, in any of its tables."""
+    if results.paper is None:
+        return None
+    value = results.paper.lookup_anywhere(method=method, noise=setting.noise, dataset=setting.dataset)
+    return value.values.get(metric or results.metric) if value else None
+
+
+def cell_of(row: Sequence[Any]) -> Cell:
+    """Axis values as plain Python values (None for absent ones), so that 2, 2.0 and numpy's 2.0 are one cell."""
+    return tuple(_plain(value) for value in row)
+
+
+def cell_label(results: StudyResults, cell: Cell) -> str:
+    """``gamma = 2, sampler = random``."""
+    return ", ".join(f"{axis} = {value_text(value)}" for axis, value in zip(results.axes, cell, strict=True))
+
+
+def value_text(value: Any) -> str:
+    """An axis value for a person: ``2`` for 2.0, ``0.00314`` for a sampled number."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(value_text(entry) for entry in value) + ")"
+    return "none" if value is None else str(value)
+
+
+def noise_name(noise: str) -> str:
+    """``gauss5_50`` as ``Gaussian σ 5–50``; a name of another pattern as it is."""
+    match = re.fullmatch(r"(gauss|poisson)(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?", noise)
+    if match is None:
+        return {"real": "real noise"}.get(noise, noise)
+    family, symbol = ("Gaussian", "σ") if match[1] == "gauss" else ("Poisson", "λ")
+    return f"{family} {symbol} {match[2]}–{match[3]}" if match[3] else f"{family} {symbol} = {match[2]}"
+
+
+def dataset_name(dataset: str) -> str:
+    """A test set's printed name."""
+    return DATASETS.get(dataset, dataset)
+
+
+def reference_name(label: str) -> str:
+    """``N2C (clean targets)`` for ``n2c``; any other label as it is."""
+    return REFERENCES.get(label.lower(), label)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_plain(entry) for entry in value)
+    return None if pd.isna(value) else value
+
+
+def _rows(results: StudyResults, setting: Setting, metric: str, protocol: str) -> pd.DataFrame:
+    rows = results.measurements
+    done = set(results.trials.loc[results.trials["status"] == "done", "trial_id"])
+    chosen = (rows["noise"] == setting.noise) & (rows["dataset"] == setting.dataset) & (rows["metric"] == metric)
+    return rows[chosen & (rows["protocol"] == protocol) & rows["trial_id"].isin(done)]
+
+
+def _pivot(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one cell as a table (seeds, images), repeats averaged."""
+    return rows.pivot_table(index="seed", columns="image_id", values="value", aggfunc="mean")
+
+
+def _common_seeds(tables: Mapping[Cell, pd.DataFrame]) -> tuple[list[Any], list[Cell]]:
+    """The seeds that all cells have. Cells with the fewest are dropped while nothing is common."""
+    left = dict(tables)
+    dropped: list[Cell] = []
+    while left:
+        common = set.intersection(*(set(table.index) for table in left.values()))
+        if common:
+            return sorted(common), dropped
+        fewest = min(left, key=lambda cell: len(left[cell]))
+        dropped.append(fewest)
+        del left[fewest]
+    return [], dropped
+
+
+def _references(rows: pd.DataFrame, images: Sequence[str], seeds: Sequence[Any]) -> dict[str, Array]:
+    """A reference's values on the cells' images and, as far as it has them, the cells' seeds; else on its own."""
+    arrays: dict[str, Array] = {}
+    for label, group in rows.groupby("label", sort=False):
+        table = _pivot(group)
+        table = table.loc[seeds] if seeds and set(seeds) <= set(table.index) else table
+        table = table[images] if images and set(images) <= set(table.columns) else table
+        table = table.dropna(axis=1)
+        if table.size:
+            arrays[str(label)] = table.to_numpy(dtype=np.float64)
+    return arrays
+
+
+def _ordered(cells: Sequence[Cell]) -> list[Cell]:
+    """Numbers by size, names by alphabet, a mixture by its text."""
+
+    def key(cell: Cell) -> tuple[tuple[int, float, str], ...]:
+        numeric = [isinstance(value, int | float) for value in cell]
+        return tuple((0, float(v), "") if n else (1, 0.0, str(v)) for v, n in zip(cell, numeric, strict=True))
+
+    return sorted(cells, key=key)

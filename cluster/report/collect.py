@@ -1,0 +1,128 @@
+"""Gathers a study's rows from the store into the plain input of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from cluster.plan import CELL, Plan, PlannedTrial
+from cluster.report.figures import Bars, Curve
+from cluster.report.results import COLUMNS, StudyResults
+from cluster.results.schema import DONE
+from cluster.results.store import Store
+from cluster.study import Study
+from denoise_core.method import Deviation, method_class
+from denoise_core.specification import DataSpec
+
+FROM_ROW = ("error", "log_path", "train_s", "eval_s", "wall_s", "steps", "parameters", "device")
+
+
+def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -> StudyResults:
+    """Everything that the store holds of ``plan``'s trials."""
+    axes = tuple(dict.fromkeys(name for one in plan.trials if one.role == CELL for name in one.cell))
+    ids = [one.spec.trial_id for one in plan.trials if plan.status(one) == DONE]
+    every = [one.spec.trial_id for one in plan.trials if one.spec.trial_id in plan.stored]
+    trials = pd.DataFrame([_row(one, plan, axes) for one in plan.trials])
+    keys = ["role", "method", "label", "seed", "noise", *axes]
+    cells = [one for one in plan.trials if one.role == CELL]
+    kind = method_class(study.method)
+    return StudyResults(
+        name=study.name,
+        question=study.question,
+        budget=budget,
+        axes=axes,
+        plot=study.plot or _default_plot(axes),
+        trials=trials,
+        measurements=_joined(store.read("measurements", ids).to_pandas(), trials, keys),
+        paper=study.paper,
+        paper_protocol=kind.protocol,
+        like_for_like=_differences(study, cells[0], budget) if cells else (),
+        deviations=_deviations(study),
+        curves=_joined(store.read("curves", every).to_pandas(), trials, ["label", "seed", "noise"])[
+            list(COLUMNS["curves"])
+        ],
+        previews=_joined(store.read("previews", _first_seed(plan)).to_pandas(), trials, ["label", "seed", "noise"]),
+        manifests=_manifests(store, plan),
+        command=command,
+        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        default=_defaults(kind.Config().model_dump(), axes),
+    )
+
+
+def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]:
+    spec, stored = trial.spec, plan.stored.get(trial.spec.trial_id, {})
+    return {
+        "trial_id": spec.trial_id,
+        "role": trial.role,
+        "method": spec.method,
+        "label": trial.label,
+        "seed": spec.seed,
+        "noise": spec.data.noise,
+        "status": plan.status(trial),
+        **{name: stored.get(name) for name in FROM_ROW},
+        **{axis: trial.cell.get(axis) for axis in axes},
+    }
+
+
+def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    return rows.merge(trials[["trial_id", *keys]], on="trial_id", how="left")
+
+
+def _first_seed(plan: Plan) -> list[str]:
+    """One trial of each setting is enough to look at."""
+    first: dict[str, str] = {}
+    for trial in sorted(plan.trials, key=lambda one: one.spec.seed):
+        if plan.status(trial) == DONE:
+            first.setdefault(trial.spec.group_id, trial.spec.trial_id)
+    return list(first.values())
+
+
+def _manifests(store: Store, plan: Plan) -> list[Mapping[str, Any]]:
+    ids = sorted({str(row["manifest_id"]) for row in plan.stored.values()})
+    return [json.loads(row["manifest_json"]) for row in store.read("manifests", ids).to_pylist()]
+
+
+def _deviations(study: Study) -> tuple[Deviation, ...]:
+    kinds = [method_class(name) for name in (study.method, *study.references)]
+    # two references may share a deviation
+    return tuple(dict.fromkeys(one for kind in kinds for one in kind.deviations))
+
+
+def _defaults(config: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+    data = {name: field.default for name, field in DataSpec.model_fields.items()}
+    return {axis: config.get(axis, data.get(axis)) for axis in axes}
+
+
+def _default_plot(axes: Sequence[str]) -> Curve | Bars:
+    return Curve(x=axes[0])
+
+
+def _differences(study: Study, trial: PlannedTrial, budget: str) -> tuple[str, ...]:
+    """How this run differs from what the paper did; empty where the paper's recipe and images were used."""
+    if study.paper is None:
+        return ()
+    kind, spec = method_class(study.method), trial.spec
+    published = kind.recipes["paper"]
+    sentences = []
+    images = ", ".join(name for name, _ in spec.contents)
+    if budget != "paper" or spec.data.train != "imagenet_val":
+        channels = "gray" if spec.data.channels == 1 else "colour"
+        sentences.append(f"Images: {channels}, {images} (training, validation, test), not the paper's.")
+    if spec.recipe.steps != published.steps:
+        sentences.append(f"Training: {spec.recipe.steps:,} steps against {published.steps:,} in the paper's code.")
+    defaults = kind.Config.build(published.config, study.method).model_dump()
+    swept = {name for axis in study.axes for name in axis.names}
+    changed = [
+        f"{name} {spec.config[name]} ({value})"
+        for name, value in defaults.items()
+        if spec.config[name] != value and name not in swept
+    ]
+    if changed:
+        sentences.append(f"Settings that differ from the paper's (in brackets): {', '.join(changed)}.")
+    if spec.recipe.precision != published.precision:
+        sentences.append(f"Precision: {spec.recipe.precision}.")
+    return tuple(sentences)

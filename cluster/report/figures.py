@@ -1,0 +1,282 @@
+"""The figures of a report as plain data; ``drawing`` turns them into Plotly. Study scripts name ``Curve`` or ``Bars``.
+
+Our absolute level depends on data and budget, the paper's on its own: one axis for both would show nothing but that.
+So a figure has two rows: our values with the references, and the change against the default, where both are comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cluster.report import cells
+from cluster.report.cells import Cell, Grid, Setting
+from cluster.results.statistics import mean_interval, paired_difference
+
+if TYPE_CHECKING:
+    from cluster.report.results import StudyResults
+
+EVEN = 8  # up to so many values are spaced evenly: 0, 2, 8, 20 stay readable
+IMAGE_BARS = 150
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over a numeric axis ``x``, one panel per value of ``facet`` (``noise``)."""
+
+    x: str
+    facet: str = "noise"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Values over a named choice ``x``, one panel per value of ``facet`` (``noise``)."""
+
+    x: str
+    facet: str = "noise"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line. ``low`` and ``high`` are its interval, empty where there is none."""
+
+    name: str
+    x: tuple[Any, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One value of the axes other than ``x`` (``name`` is empty where there are none)."""
+
+    name: str
+    ours: Series  # absolute; the interval is over trainings, on exactly these images
+    seeds: tuple[Series, ...]
+    change: Series  # against the baseline; the interval is paired, over seeds and images
+    paper: Series  # the paper's changes against the same baseline
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One noise. ``noisy`` is the mean of the noisy input, ``references`` those of the reference trainings."""
+
+    title: str
+    lines: tuple[Line, ...]
+    references: tuple[tuple[str, float], ...]
+    noisy: float | None
+
+
+@dataclass(frozen=True)
+class AxisFigure:
+    """The main figure on one test set. ``paper_dataset`` is where the paper's points were measured."""
+
+    dataset: str
+    x: str
+    categorical: bool  # evenly spaced labels, no true axis
+    logarithmic: bool
+    joined: bool  # neighbouring points may be joined by a line
+    baseline: str
+    panels: tuple[Panel, ...]
+    paper_dataset: str
+
+
+@dataclass(frozen=True)
+class LearningFigure:
+    """Mean validation values by step, per noise (``panels``): (title, the cells' lines, the references' lines)."""
+
+    panels: tuple[tuple[str, tuple[Series, ...], tuple[Series, ...]], ...]
+
+
+@dataclass(frozen=True)
+class ImageFigure:
+    """The difference of the two best cells on each image, sorted; ``low`` and ``high`` span the seeds."""
+
+    setting: Setting
+    first: str
+    second: str
+    images: tuple[str, ...]
+    difference: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SearchFigure:
+    """Every configuration that a search tried in one noise, in its order. NaN where nothing was measured."""
+
+    title: str
+    unit: str
+    axes: dict[str, tuple[Any, ...]]
+    values: tuple[float, ...]
+    pruned: tuple[bool, ...]
+    best_so_far: tuple[float, ...]
+
+
+def axis_figures(results: StudyResults) -> list[AxisFigure]:
+    """The main figure, one a test set; none for a search or before anything has finished."""
+    if cells.is_search(results) or results.plot.x not in results.axes:
+        return []
+    by_dataset: dict[str, list[Grid]] = {}
+    for setting in cells.settings(results):
+        grid = cells.grid(results, setting)
+        if grid.cells:
+            by_dataset.setdefault(setting.dataset, []).append(grid)
+    return [_axis_figure(results, dataset, grids) for dataset, grids in by_dataset.items()]
+
+
+def _axis_figure(results: StudyResults, dataset: str, grids: Sequence[Grid]) -> AxisFigure:
+    at = results.axes.index(results.plot.x)
+    values = {cell[at] for grid in grids for cell in grid.cells}
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    even = not numeric or len(values) <= EVEN
+    positive = [float(value) for value in values] if numeric else []
+    baseline = _baseline(results, grids[0])
+    papers = {found[1] for grid in grids for cell in grid.cells if (found := _paper(results, grid, cell))}
+    return AxisFigure(
+        dataset=dataset,
+        x=results.plot.x,
+        categorical=even,
+        logarithmic=not even and min(positive) > 0 and max(positive) / min(positive) > 30,
+        joined=numeric and isinstance(results.plot, Curve),
+        baseline=cells.cell_label(results, baseline),
+        panels=tuple(_panel(results, grid, at, even) for grid in grids),
+        paper_dataset=papers.pop() if papers else "",
+    )
+
+
+def _panel(results: StudyResults, grid: Grid, at: int, even: bool) -> Panel:
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in grid.cells:  # cells that differ in x only are one line
+        groups.setdefault(cell[:at] + cell[at + 1 :], []).append(cell)
+    others = [axis for axis in results.axes if axis != results.plot.x]
+    lines = []
+    for rest, members in groups.items():
+        name = ", ".join(f"{axis} = {cells.value_text(v)}" for axis, v in zip(others, rest, strict=True))
+        lines.append(_line(results, grid, name, members, at, even))
+    references = tuple((cells.reference_name(label), float(a.mean())) for label, a in grid.references.items())
+    return Panel(cells.noise_name(grid.setting.noise), tuple(lines), references, grid.noisy)
+
+
+def _line(results: StudyResults, grid: Grid, name: str, members: Sequence[Cell], at: int, even: bool) -> Line:
+    x = tuple(cells.value_text(cell[at]) if even else float(cell[at]) for cell in members)
+    arrays = [grid.cells[cell] for cell in members]
+    baseline = _baseline(results, grid)
+    trainings = [mean_interval(array.mean(axis=1, keepdims=True)) for array in arrays]
+    changes = [paired_difference(array, grid.cells[baseline]) for array in arrays]
+    many = len(grid.seeds) > 1
+    means = tuple(float(array.mean()) for array in arrays)
+    lows, highs = tuple(i.low for i in trainings), tuple(i.high for i in trainings)
+    seeds = tuple(
+        Series(f"seed {seed}", x, tuple(float(array[row].mean()) for array in arrays))
+        for row, seed in enumerate(grid.seeds)
+    )
+    zero, printed = _paper(results, grid, baseline), [_paper(results, grid, cell) for cell in members]
+    points = [(u, v[0] - zero[0]) for u, v in zip(x, printed, strict=True) if v and zero and v[1] == zero[1]]
+    return Line(
+        name,
+        Series("ours", x, means, lows if many else (), highs if many else ()),
+        seeds if many else (),
+        Series("ours", x, *_columns([(i.mean, i.low, i.high) for i in changes])),
+        Series("paper", tuple(u for u, _ in points), tuple(v for _, v in points)),
+    )
+
+
+def learning_figure(results: StudyResults, *, name: str = "validation_psnr") -> LearningFigure | None:
+    """Mean over seeds of a curve at each step, a line per label; None when nothing was recorded."""
+    rows = results.curves[results.curves["name"] == name]
+    if rows.empty:
+        return None
+    reference = set(results.trials.loc[results.trials["role"] == "reference", "trial_id"])
+    panels = []
+    for noise, group in rows.groupby("noise", sort=False):
+        lines: tuple[list[Series], list[Series]] = ([], [])
+        for label, member in group.groupby("label", sort=False):
+            steps = member.groupby("step")["value"].agg(["mean", "min", "max"])
+            is_reference = bool(member["trial_id"].isin(reference).any())
+            text = cells.reference_name(str(label)) if is_reference else str(label)
+            band = tuple(tuple(float(v) for v in steps[c]) for c in ("mean", "min", "max"))
+            lines[is_reference].append(Series(text, tuple(int(step) for step in steps.index), *band))
+        panels.append((cells.noise_name(str(noise)), tuple(lines[0]), tuple(lines[1])))
+    return LearningFigure(tuple(panels))
+
+
+def image_figures(results: StudyResults) -> list[ImageFigure]:
+    """Best minus second best cell on each image, one figure a setting; of many images the two ends."""
+    figures = []
+    for setting in cells.settings(results):
+        grid = cells.grid(results, setting)
+        if len(grid.cells) < 2 or len(grid.images) < 2:
+            continue
+        first, second = grid.ranked()[:2]
+        difference = grid.cells[first] - grid.cells[second]
+        order = np.argsort(difference.mean(axis=0))
+        if len(order) > IMAGE_BARS:
+            order = np.concatenate([order[: IMAGE_BARS // 2], order[-IMAGE_BARS // 2 :]])
+        labels = (cells.cell_label(results, first), cells.cell_label(results, second))
+        bounds = (difference.mean(axis=0), difference.min(axis=0), difference.max(axis=0))
+        numbers = [tuple(float(v) for v in bound[order]) for bound in bounds]
+        figures.append(ImageFigure(setting, *labels, tuple(grid.images[i] for i in order), *numbers))
+    return figures
+
+
+def search_figures(results: StudyResults) -> list[SearchFigure]:
+    """Every tried configuration, per noise, for a search; nothing for a grid.
+
+    The value is what the search itself saw, the last validation value (a pruned training has no other); without
+    such curves it is the mean over the test images.
+    """
+    if not cells.is_search(results):
+        return []
+    trials = results.trials[results.trials["role"] == "cell"]
+    validation = results.curves[results.curves["name"] == f"validation_{results.metric}"].sort_values("step")
+    last = validation.groupby("trial_id")["value"].last()
+    complete = bool(trials.loc[trials["status"] == "done", "trial_id"].isin(last.index).all()) and len(last) > 0
+    measured, unit = (last, f"validation {results.metric.upper()}") if complete else _tested(results)
+    return [_search_figure(results, str(noise), group, measured, unit) for noise, group in trials.groupby("noise")]
+
+
+def _search_figure(
+    results: StudyResults, noise: str, trials: pd.DataFrame, measured: pd.Series, unit: str
+) -> SearchFigure:
+    keys = [cells.cell_of(row) for row in trials[list(results.axes)].itertuples(index=False)]
+    order = list(dict.fromkeys(keys))
+    values, pruned = [], []
+    for cell in order:
+        rows = trials[[key == cell for key in keys]]
+        values.append(float(measured.reindex(rows["trial_id"]).mean()))
+        pruned.append(bool((rows["status"] != "done").any()))
+    best, so_far = math.nan, []
+    for value, stopped in zip(values, pruned, strict=True):
+        if not stopped and not math.isnan(value):
+            best = value if math.isnan(best) else max(best, value)
+        so_far.append(best)
+    axes = {axis: tuple(cell[at] for cell in order) for at, axis in enumerate(results.axes)}
+    return SearchFigure(cells.noise_name(noise), unit, axes, tuple(values), tuple(pruned), tuple(so_far))
+
+
+def _tested(results: StudyResults) -> tuple[pd.Series, str]:
+    rows = results.measurements
+    chosen = (rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)
+    means = rows[chosen & (rows["output"] == "denoised")].groupby("trial_id")["value"].mean()
+    return means, f"test {results.metric.upper()}"
+
+
+def _baseline(results: StudyResults, grid: Grid) -> Cell:
+    """The paper's cell; where the study lacks it, the first."""
+    default = cells.default_cell(results)
+    return default if default is not None and default in grid.cells else next(iter(grid.cells))
+
+
+def _paper(results: StudyResults, grid: Grid, cell: Cell) -> tuple[float, str] | None:
+    return cells.paper_value(results, grid.setting, cell)
+
+
+def _columns(rows: Sequence[tuple[float, float, float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(zip(*rows, strict=True))

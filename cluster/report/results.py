@@ -1,0 +1,88 @@
+"""The plain input of a report: what a study asked and everything that was measured for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pandas as pd
+
+from cluster.report.figures import Bars, Curve
+from cluster.report.papers import PaperTable
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "trials": (
+        "trial_id", "role", "method", "label", "seed", "noise", "status", "error", "log_path",
+        "train_s", "eval_s", "wall_s", "steps", "parameters", "device",
+    ),
+    "measurements": (
+        "trial_id", "role", "method", "label", "seed", "noise", "dataset", "image_id", "repeat",
+        "output", "metric", "protocol", "value",
+    ),
+    "curves": ("trial_id", "label", "seed", "noise", "step", "name", "value"),
+    "previews": ("trial_id", "label", "seed", "noise", "dataset", "image_id", "kind", "png"),
+}  # fmt: skip
+
+
+class Deviation(Protocol):
+    """Where paper and code differ and what was done here (``denoise_core.method.Deviation`` is one)."""
+
+    @property
+    def topic(self) -> str:
+        """What it is about."""
+        ...
+
+    @property
+    def paper(self) -> str:
+        """What the paper says."""
+        ...
+
+    @property
+    def code(self) -> str:
+        """What the paper's code does."""
+        ...
+
+    @property
+    def ours(self) -> str:
+        """What is done here."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """Everything a report shows. The tables hold at least ``COLUMNS``; empty ones may be left at their default.
+
+    ``trials`` (one row a planned training) and ``measurements`` (one row a value) also have one column per axis, which
+    is NaN or None for references. ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``,
+    ``failed`` or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is ``clean``, ``noisy`` or
+    ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or reference for a person.
+    """
+
+    name: str
+    question: str
+    budget: str
+    axes: tuple[str, ...]
+    plot: Curve | Bars
+    trials: pd.DataFrame
+    measurements: pd.DataFrame
+    metric: str = "psnr"
+    paper: PaperTable | None = None
+    paper_protocol: str = ""
+    canonical_protocol: str = "canonical"
+    like_for_like: tuple[str, ...] = ()  # how this run differs from the paper's; empty: it does not
+    deviations: Sequence[Deviation] = ()
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["curves"])))
+    previews: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["previews"])))
+    manifests: Sequence[Mapping[str, Any]] = ()
+    command: str = ""
+    created: str = ""
+    default: Mapping[str, Any] = field(default_factory=dict)  # the paper's value of each axis
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a table lacks a column: a mistake of the caller, not of the user."""
+        for table, columns in COLUMNS.items():
+            wanted = columns + (self.axes if table in ("trials", "measurements") else ())
+            absent = [column for column in wanted if column not in getattr(self, table).columns]
+            if absent:
+                raise ValueError(f"the table '{table}' lacks: {', '.join(absent)}")

@@ -1,0 +1,153 @@
+"""The tables of a report as plain data: ours beside the paper's, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from cluster.report import cells
+from cluster.report.cells import Array, Cell, Grid, Setting
+from cluster.report.results import StudyResults
+from cluster.report.verdict import compare
+from cluster.results.statistics import mean_interval
+
+
+@dataclass(frozen=True)
+class Number:
+    """One metric of one row. ``spread`` is half the 95 % interval over trainings, None for fewer than two seeds."""
+
+    ours: float | None = None
+    spread: float | None = None
+    paper: float | None = None  # only for exactly this noise and test set
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None or self.paper is None else self.ours - self.paper
+
+
+@dataclass(frozen=True)
+class Row:
+    """``best`` marks a cell that beats every other conclusively; ``role`` is ``noisy``, ``cell`` or ``reference``."""
+
+    name: str
+    role: str
+    numbers: dict[str, Number] = field(default_factory=dict)
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """One setting under one protocol; ``with_paper`` says whether the paper prints anything for it."""
+
+    setting: Setting
+    protocol: str
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    seeds: int
+    images: int
+
+    @property
+    def with_paper(self) -> bool:
+        """Whether the paper prints any of the rows."""
+        return any(number.paper is not None for row in self.rows for number in row.numbers.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean seconds a training of one cell or reference takes, their sum, and seconds per dB over the noisy input."""
+
+    name: str
+    trainings: int
+    train_s: float
+    eval_s: float
+    total_s: float
+    gain: float | None
+    steps: float
+    parameters: float
+
+    @property
+    def seconds_per_gain(self) -> float | None:
+        """Seconds of training per dB over the noisy input; None without a gain."""
+        return self.train_s / self.gain if self.gain is not None and self.gain > 0 else None
+
+
+def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) -> list[ComparisonTable]:
+    """A table per setting that has values under ``protocol``; of a search the ``top`` cells only."""
+    known = results.measurements.loc[results.measurements["protocol"] == protocol, "metric"].unique()
+    metrics = tuple(sorted((str(metric) for metric in known), key=lambda name: (name != results.metric, name)))
+    tables = []
+    for setting in cells.settings(results):
+        grids = {metric: cells.grid(results, setting, metric=metric, protocol=protocol) for metric in metrics}
+        main = grids.get(results.metric)
+        if main is None or not main.cells:
+            continue
+        shown = main.ranked()[:top] if cells.is_search(results) else list(main.cells)
+        rows = [Row("noisy input", "noisy", {m: Number(grid.noisy) for m, grid in grids.items()})]
+        best = _best(results, main)
+        for cell in shown:
+            numbers = {m: _cell(results, grid, cell, m) for m, grid in grids.items() if cell in grid.cells}
+            rows.append(Row(cells.cell_label(results, cell), "cell", numbers, best=cell == best))
+        rows += [_reference(results, grids, label) for label in main.references]
+        tables.append(ComparisonTable(setting, protocol, metrics, tuple(rows), len(main.seeds), len(main.images)))
+    return tables
+
+
+def _best(results: StudyResults, grid: Grid) -> Cell | None:
+    """The winner, if it beats each of the others by more than its interval."""
+    comparisons = compare(results, grid)
+    clear = bool(comparisons) and all(item.interval.conclusive for item in comparisons)
+    return grid.ranked()[0] if clear else None
+
+
+def _cell(results: StudyResults, grid: Grid, cell: Cell, metric: str) -> Number:
+    printed = cells.paper_value(results, grid.setting, cell, metric)
+    here = printed[0] if printed and printed[1] == grid.setting.dataset else None
+    return _number(grid.cells[cell], here)
+
+
+def _reference(results: StudyResults, grids: dict[str, Grid], label: str) -> Row:
+    methods = results.measurements.loc[results.measurements["label"] == label, "method"]
+    method = str(methods.iloc[0]) if len(methods) else label
+    numbers = {
+        metric: _number(grid.references[label], cells.paper_reference(results, grid.setting, method, metric))
+        for metric, grid in grids.items()
+        if label in grid.references
+    }
+    return Row(cells.reference_name(label), "reference", numbers)
+
+
+def _number(array: Array, paper: float | None) -> Number:
+    spread = mean_interval(array.mean(axis=1, keepdims=True)).half_width if len(array) > 1 else None
+    return Number(float(array.mean()), spread, paper)
+
+
+def costs(results: StudyResults) -> list[Cost]:
+    """What each cell's and reference's finished trainings took; the gain is the mean over all settings."""
+    done = results.trials[results.trials["status"] == "done"]
+    found = []
+    for label, group in done.groupby("label", sort=False):
+        numbers = {name: _mean(group[name]) for name in ("train_s", "eval_s", "steps", "parameters")}
+        total = float((group["train_s"].fillna(0) + group["eval_s"].fillna(0)).sum())
+        name = cells.reference_name(str(label)) if (group["role"] == "reference").all() else str(label)
+        gain = _gain(results, group["trial_id"])
+        found.append(Cost(name, len(group), total_s=total, gain=gain, **numbers))
+    return found
+
+
+def _gain(results: StudyResults, trials: pd.Series) -> float | None:
+    rows = results.measurements
+    rows = rows[(rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)]
+    ours = rows[(rows["output"] == "denoised") & rows["trial_id"].isin(trials)]
+    noisy = rows[rows["output"] == "noisy"]
+    keys = ["noise", "dataset", "image_id"]
+    both = pd.concat([table.groupby(keys)["value"].mean() for table in (ours, noisy)], axis=1, join="inner")
+    return float((both.iloc[:, 0] - both.iloc[:, 1]).mean()) if len(both) else None
+
+
+def _mean(values: Sequence[float] | pd.Series) -> float:
+    numbers = pd.to_numeric(pd.Series(values), errors="coerce").dropna()
+    return float(numbers.mean()) if len(numbers) else float(np.nan)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.report.papers import PaperTable, papers_folder, read_paper
+from denoise_core.errors import UserError
+
+GOOD = """
+paper = "toy"
+title = "Toy"
+citation = "A. Uthor, 2020"
+year = 2020
+[[table]]
+id = "table1"
+caption = "Toys"
+protocol = "toy"
+metrics = ["psnr", "ssim"]
+across = "gamma"
+columns = [0, 2]
+fixed = { method = "toy" }
+rows = [ { noise = "gauss25", cells = ["CELL", "-"], note = "misprint?" } ]
+"""
+
+
+def toy(folder: Path, cell: str = "30.00/0.9", **replaced: str) -> PaperTable:
+    text = GOOD.replace("CELL", cell)
+    for old, new in replaced.items():
+        text = text.replace(old, new)
+    (folder / "toy.toml").write_text(text, encoding="utf-8")
+    return PaperTable("toy", "table1", folder)
+
+
+def test_every_paper_of_the_checkout_is_valid() -> None:
+    for path in papers_folder().glob("*.toml"):
+        paper = read_paper(path.stem, path.parent)
+        assert paper.tables and paper.year > 1990 and paper.citation
+        for table in paper.tables.values():
+            addresses = [tuple(sorted((k, str(v)) for k, v in value.keys.items())) for value in table.values]
+            assert len(set(addresses)) == len(addresses), f"{path.name}, {table.id}: two values with the same keys"
+
+
+def test_neighbor2neighbor_has_all_printed_cells() -> None:
+    tables = PaperTable("neighbor2neighbor", "table3").source().tables
+    counts = {name: len(table.values) for name, table in tables.items()}
+    assert counts == {"table1": 41 * 3, "table2": 24, "table3": 16, "table4": 10}
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "psnr", "ssim"),
+    [
+        ("table1", {"noise": "gauss25", "dataset": "kodak24", "method": "neighbor2neighbor"}, 32.08, 0.879),
+        ("table1", {"noise": "poisson5_50", "dataset": "set14", "method": "laine19_pme"}, 28.65, 0.785),
+        ("table2", {"noise": "real", "dataset": "sidd_validation", "method": "cycleisp"}, 50.45, None),
+        ("table3", {"noise": "gauss25", "gamma": 2}, 32.08, 0.879),
+        ("table3", {"noise": "poisson5_50", "gamma": 20.0, "dataset": "kodak24"}, 30.58, 0.846),
+        ("table4", {"noise": "gauss5_50", "sampler": "fix-location"}, 32.07, 0.867),
+    ],
+)
+def test_lookup(table: str, keys: dict[str, str | int], psnr: float, ssim: float | None) -> None:
+    value = PaperTable("neighbor2neighbor", table).lookup(**keys)
+    assert value is not None and (value.psnr, value.ssim) == (psnr, ssim)
+
+
+def test_what_is_not_printed_is_none_and_what_is_not_unique_is_an_error() -> None:
+    table = PaperTable("neighbor2neighbor", "table3")
+    assert table.lookup(noise="gauss25", gamma=3) is None
+    with pytest.raises(UserError, match=r"add one of: .*gamma"):
+        table.lookup(noise="gauss25")
+    with pytest.raises(UserError, match="no key 'gama': did you mean 'gamma'"):
+        table.lookup(gama=2)
+
+
+def test_references_are_found_in_the_papers_other_tables() -> None:
+    value = PaperTable("neighbor2neighbor", "table3").lookup_anywhere(method="n2c", noise="gauss25", dataset="kodak24")
+    assert value is not None and value.psnr == 32.43
+
+
+def test_protocols_and_notes_follow_the_row() -> None:
+    raw = PaperTable("neighbor2neighbor", "table4").lookup(noise="real", sampler="random")
+    assert raw is not None and raw.protocol == "neighbor2neighbor_raw"
+
+
+def test_unknown_paper_and_table_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'neighbor2neighbor'"):
+        PaperTable("neighbour2neighbour", "table3").load()
+    with pytest.raises(UserError, match="did you mean 'table3'"):
+        PaperTable("neighbor2neighbor", "tabel3").load()
+
+
+def test_another_folder(tmp_path: Path) -> None:
+    value = toy(tmp_path).lookup(noise="gauss25")
+    assert value is not None and value.psnr == 30.0 and value.note == "misprint?"
+
+
+@pytest.mark.parametrize("cell", ["300/0.9", "30/9", "30", "nan/0.5", "thirty/0.9", "-1/0.9"])
+def test_malformed_numbers_are_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(UserError, match="table1"):
+        toy(tmp_path, cell).load()
+
+
+def test_malformed_files_are_refused(tmp_path: Path) -> None:
+    for name, change in {"columns": {"[0, 2]": "[0]"}, "lacks": {"across": "along"}, "TOML": {"[[": "[[["}}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(UserError, match=name):
+            toy(folder, **change).load()

@@ -1,0 +1,167 @@
+"""The trainer, over every method of the registry: resume, data parallelism, checkpoints, gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from denoise_core import checkpoint as checkpoints
+from denoise_core.errors import TrainingDiverged, UserError
+from denoise_core.images.image_set import ImageSet
+from denoise_core.images.source import SimulatedNoiseSource
+from denoise_core.method import Recipe, create, methods
+from denoise_core.noise.models import parse_noise
+from denoise_core.trainer import Ranks, Trainer
+
+STEPS = 5
+NAMES = sorted(methods())
+
+
+def image_set() -> ImageSet:
+    generator = torch.Generator().manual_seed(1)
+    return ImageSet("random", ("a", "b", "c"), tuple(torch.rand(1, 96, 96, generator=generator) for _ in range(3)))
+
+
+def trainer(name: str, ranks: Ranks | None = None, **changes: object) -> Trainer:
+    recipe: Recipe = replace(methods()[name].recipes["smoke"], steps=STEPS, **changes)  # type: ignore[arg-type]
+    source = SimulatedNoiseSource(image_set(), parse_noise("gauss25"), "fresh", 7, torch.device("cpu"))
+    return Trainer(create(name, recipe.config, 1, 7), source, recipe, 7, "cpu", ranks)
+
+
+def weights(one: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in one.method.state_dict().items()}
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def whole(request: pytest.FixtureRequest) -> tuple[str, dict[str, Tensor]]:
+    one = trainer(request.param)
+    assert list(one.run()) == list(range(1, STEPS + 1))
+    return request.param, weights(one)
+
+
+@pytest.mark.parametrize("stop", range(STEPS))
+def test_resume_is_bitwise_at_every_step(whole: tuple[str, dict[str, Tensor]], stop: int, tmp_path: Path) -> None:
+    name, expected = whole
+    first = trainer(name)
+    for step in first.run():
+        if step == stop:
+            break
+    if stop == 0:
+        first = trainer(name)
+    path = checkpoints.save(tmp_path, first.checkpoint())
+    second = trainer(name)
+    second.restore(checkpoints.load(path))
+    assert second.step == stop
+    list(second.run())
+    assert_equal(weights(second), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_trained(name: str) -> None:
+    one = trainer(name)
+    before = weights(one)
+    list(one.run())
+    assert all(parameter.grad is not None for parameter in one.method.parameters())
+    # the deepest layers of an all but zero network get gradients too small to move them yet
+    assert sum(not torch.equal(value, before[key]) for key, value in weights(one).items()) > len(before) / 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seed_and_nothing_else_decides(name: str) -> None:
+    torch.manual_seed(0)
+    first = trainer(name)
+    list(first.run())
+    torch.manual_seed(99)
+    torch.rand(10)
+    second = trainer(name)
+    list(second.run())
+    assert_equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": False}], ids=["bf16", "contiguous"])
+def test_numerics_options_stay_close_to_fp32(name: str, changes: dict[str, object]) -> None:
+    plain, other = trainer(name), trainer(name, **changes)
+    list(plain.run())
+    list(other.run())
+    for key, value in weights(plain).items():
+        assert value.dtype == torch.float32
+        # Adam moves each weight by about lr a step, whatever the gradient's size
+        assert torch.allclose(value, weights(other)[key], atol=3e-3), key
+
+
+def test_compiled_training_gives_the_same_keys_and_close_weights() -> None:
+    plain, compiled = trainer("n2c"), trainer("n2c", compile=True)
+    list(plain.run())
+    list(compiled.run())
+    for key, value in weights(plain).items():
+        assert torch.allclose(value, weights(compiled)[key], atol=3e-3), key
+
+
+def _rank(rank: int, world: int, name: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    one = trainer(name, Ranks(rank, world))
+    list(one.run())
+    torch.save((weights(one), one.logs()), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_agree_with_one_process(name: str, tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(2, name, str(tmp_path)), nprocs=2)
+    (first, logs_0), (second, logs_1) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert_equal(first, second)
+    assert logs_0 == logs_1
+    one = trainer(name)
+    list(one.run())
+    for key, value in weights(one).items():
+        assert torch.allclose(value, first[key], rtol=1e-4, atol=1e-6), key
+    for key, logged in one.logs().items():
+        assert logged == pytest.approx(logs_0[key], rel=1e-4)
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused() -> None:
+    with pytest.raises(UserError, match="A batch of 2 cannot be divided among 3 workers"):
+        trainer("n2c", Ranks(0, 3))
+
+
+def test_a_loss_that_is_not_finite_is_noticed() -> None:
+    recipe = methods()["neighbor2neighbor"].recipes["smoke"]
+    source = SimulatedNoiseSource(image_set(), parse_noise("gauss25"), "fresh", 7, torch.device("cpu"))
+    method = create("neighbor2neighbor", {**recipe.config, "gamma": 1e300, "ramp": False}, 1, 7)
+    one = Trainer(method, source, recipe, 7)
+    next(one.run())
+    with pytest.raises(TrainingDiverged, match="loss became inf at step 1 of 4"):
+        one.logs()
+
+
+@pytest.mark.parametrize("file", [checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META])
+def test_a_damaged_checkpoint_is_noticed_and_set_aside(file: str, tmp_path: Path) -> None:
+    path = checkpoints.save(tmp_path, trainer("n2c").checkpoint())
+    content = (path / file).read_bytes()
+    (path / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(checkpoints.CorruptCheckpoint):
+        checkpoints.load(path)
+    aside = checkpoints.set_aside(path)
+    assert aside.is_dir() and checkpoints.latest(tmp_path) is None
+
+
+def test_a_checkpoint_loads_without_pickled_code_and_replaces_older_ones(tmp_path: Path) -> None:
+    one = trainer("n2c")
+    for _ in one.run():
+        path = checkpoints.save(tmp_path, one.checkpoint())
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name] == ["step-000000005"]
+    assert torch.load(path / checkpoints.STATE, weights_only=True)["phase"] == "train"
