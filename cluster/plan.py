@@ -18,6 +18,7 @@ from denoise_core import checkpoint as checkpoints
 from denoise_core.config import explain
 from denoise_core.errors import UserError, nearest
 from denoise_core.evaluation import denoise
+from denoise_core.memory import keep_freed_memory
 from denoise_core.method import Recipe, create, method_class
 from denoise_core.specification import DataSpec, LoadedData, TrialSpec, specify
 from denoise_core.trainer import Trainer
@@ -170,6 +171,7 @@ def estimate_seconds(trials: Sequence[PlannedTrial], data: Sequence[LoadedData],
 
 
 def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float:
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import shutil
 import tempfile
 import time
@@ -26,6 +25,7 @@ from cluster.results.store import Store
 from denoise_core import checkpoint as checkpoints
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
+from denoise_core.memory import peak_memory_mb
 from denoise_core.method import create, method_class
 from denoise_core.specification import LoadedData
 from denoise_core.trainer import Ranks, Trainer
@@ -205,7 +205,7 @@ class Training:
         self.store.write_trial(self._row(status, error), tables)
 
     def _row(self, status: str, error: str) -> dict[str, Any]:
-        spec, memory = self.spec, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        spec = self.spec
         return {
             "trial_id": spec.trial_id,
             "group_id": spec.group_id,
@@ -228,7 +228,7 @@ class Training:
             "train_s": self._train_s,
             "eval_s": self._eval_s,
             "wall_s": time.perf_counter() - self._began,
-            "peak_memory_mb": memory,
+            "peak_memory_mb": peak_memory_mb(),
             "attempts": self.task.attempt,
             "started_at": self._started,
             "finished_at": datetime.now(UTC),

@@ -27,6 +27,7 @@ from cluster.execution.board import Task
 from cluster.execution.one_training import Ended, Training
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
+from denoise_core.memory import keep_freed_memory
 from denoise_core.specification import DataSpec, LoadedData, load_data
 from denoise_core.trainer import Ranks
 
@@ -70,6 +71,7 @@ def work(config: dict[str, Any]) -> None:
     settings: RunSettings = config["settings"]
     context = train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    keep_freed_memory()
     torch.set_num_threads(max(1, int(settings.cpus)))
     line = BoardLine(config["board"], config["run"], ranks)
     store = Store(settings.store)

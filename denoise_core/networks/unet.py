@@ -15,10 +15,11 @@ class UNet(nn.Module):
 
     Five max-poolings, 3x3 convolutions with LeakyReLU(0.2), 2x2 transposed convolutions, a tail of three 1x1
     convolutions. ``features`` is the width of the encoder (48 in the paper: 1,259,475 parameters for 3 channels), the
-    decoder is twice as wide. Initialised with Kaiming normal times 0.1, biases 0, as the official code does.
+    decoder is twice as wide. Initialised with Kaiming normal times ``init_scale``, biases 0, as the official
+    code does with 0.1: its initial output is all but zero.
     """
 
-    def __init__(self, channels: int, features: int = 48):
+    def __init__(self, channels: int, features: int = 48, init_scale: float = 0.1):
         super().__init__()
         wide = 2 * features
         self.first = _conv3(channels, features)
@@ -32,7 +33,7 @@ class UNet(nn.Module):
         self.tail = nn.ModuleList([nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, channels, 1)])
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                _initialise(module)
+                _initialise(module, init_scale)
 
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
@@ -58,8 +59,8 @@ def _activate(hidden: Tensor) -> Tensor:
     return F.leaky_relu(hidden, 0.2, inplace=True)
 
 
-def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d, scale: float) -> None:
     nn.init.kaiming_normal_(convolution.weight)
-    convolution.weight.data.mul_(0.1)
+    convolution.weight.data.mul_(scale)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
