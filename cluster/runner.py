@@ -16,6 +16,7 @@ import torch
 
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
+from cluster.execution.session import Resources, prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.plan import (
     DataInUse,
@@ -32,7 +33,9 @@ from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.study import Study
 from denoise_core.errors import UserError
+from denoise_core.images.named import load_images
 from denoise_core.method import Recipe, create, method_class
+from denoise_core.noise.models import parse_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
 from denoise_core.trainer import Trainer
 
@@ -69,23 +72,25 @@ class Runner:
     # ---- input ----
 
     def _load(self) -> list[LoadedData]:
+        """The images of every noise, read and checked."""
         options = self.options
         specs = self.study.data.specs(options.budget, options.data_root)
         if options.noises:
             specs = [change(specs[0], {"noise": noise}) for noise in options.noises]
-        fixed = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
-        changes = {**fixed, **options.data}
-        if "train" in changes and "validation" not in changes:
-            changes["validation"] = 0 if options.search == "grid" else specs[0].validation
-        loaded: dict[str, LoadedData] = {}
-        for spec in (change(spec, changes) for spec in specs):
-            same = spec.model_copy(update={"noise": "gauss25"}).model_dump_json()
-            # the noises of a study share their images
-            loaded[spec.model_dump_json()] = (
-                replace(loaded[same], spec=spec) if same in loaded else load_data(spec, options.data_root)
-            )
-            loaded.setdefault(same, loaded[spec.model_dump_json()])
-        return [loaded[spec.model_dump_json()] for spec in (change(spec, changes) for spec in specs)]
+        given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
+        given |= options.data
+        if "train" in given:
+            given = {**self._facts(str(given["train"]), given.get("channels")), **given}
+        specs = [change(spec, given) for spec in specs]
+        for spec in specs:
+            parse_noise(spec.noise)
+        first = load_data(specs[0], options.data_root)  # the noises of a study share their images
+        return [replace(first, spec=spec) for spec in specs]
+
+    def _facts(self, train: str, channels: int | None) -> dict[str, Any]:
+        """What follows from the user's own training images: gray or colour, and how many can be set aside."""
+        images = load_images(train, channels=channels, data_root=self.options.data_root)
+        return {"channels": images.channels, "validation": min(12, len(images) // 4, max(1, len(images) // 20))}
 
     @property
     def _in_use(self) -> list[DataInUse]:
@@ -189,10 +194,10 @@ class Runner:
     # ---- training ----
 
     def _execute(self, plan: Plan, seconds: float) -> bool:
-        from cluster.execution.run import Work, execute  # here: Ray is slow to import and not always needed
-        from cluster.execution.session import Resources, session
-
         options = self.options
+        prepare_environment(options.address)
+        from cluster.execution.run import Work, execute  # here: Ray is slow to import and not always needed
+
         resources = Resources(options.workers, options.cpus, options.gpus)
         work = Work(self.study.name, options.budget, self._tasks(plan))
         if options.search == "optuna":

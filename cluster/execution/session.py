@@ -50,11 +50,15 @@ def session(address: str | None) -> Iterator[Session]:
     if address is not None:
         _knock(address)
     port = _free_port()
-    _environment(port if address is None else None)
     import ray
 
     try:
-        context = ray.init(**_arguments(address, port))
+        if address is None:
+            dashboard = f"127.0.0.1:{port}"
+        else:  # a first look: where its dashboard is, must be known when the job begins
+            dashboard = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR).dashboard_url
+            ray.shutdown()
+        context = ray.init(**_arguments(address, port, dashboard))
     except Exception as error:  # Ray raises many kinds, ConnectionError and AuthenticationError among them
         if address is None:
             raise UserError(f"Ray could not start on this machine: {_first_line(error)}.") from error
@@ -96,33 +100,34 @@ def _workers_on(node: dict[str, float], resources: Resources) -> int:
     return min(fits)
 
 
-def _environment(port: int | None) -> None:
-    """Settings that Ray reads from the environment, before it is imported."""
-    settings = {
+def prepare_environment(address: str | None) -> None:
+    """Settings that Ray reads from the environment: call it before anything imports Ray."""
+    chosen = {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of a training is noticed
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"),
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for each run
+        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_DEDUP_LOGS": "0",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: workers save and return
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_BACKEND_LOG_LEVEL": "error",
+        "PYTHONWARNINGS": "ignore",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the store
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # resuming is ours, from the store
-        "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
-        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
     }
-    if port is not None:
-        # Ray Train's clean-up asks the dashboard; without the address it searches for seconds, and finds other clusters
-        settings["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    os.environ.update(settings)
-    if port is None and "RAY_AUTH_MODE" not in os.environ and _has_token():
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: workers save and return
+    if address is not None and "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"  # Ray turns it on by itself for clusters of its own only
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _arguments(address: str | None, port: int) -> dict[str, Any]:
+def _arguments(address: str | None, port: int, dashboard: str) -> dict[str, Any]:
+    if dashboard:
+        # Ray Train's clean-up asks the dashboard; without the address it searches for seconds, and finds other clusters
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{dashboard}"
     passed_on = ("RAY_API_SERVER_ADDRESS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
     variables = {name: os.environ[name] for name in passed_on if name in os.environ}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         return {
             **quiet,

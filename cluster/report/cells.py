@@ -141,11 +141,13 @@ def paper_value(results: StudyResults, setting: Setting, cell: Cell, metric: str
     return usable[0].values[metric or results.metric], dataset
 
 
-def paper_reference(results: StudyResults, setting: Setting, method: str, metric: str = "") -> float | None:
-    """What the paper prints for another method on exactly this noise and test set, in any of its tables."""
+def paper_reference(
+    results: StudyResults, noise: str, dataset: str, method: str, metric: str = ""
+) -> float | None:
+    """What the paper prints for another method on this noise and test set, in any of its tables."""
     if results.paper is None:
         return None
-    value = results.paper.lookup_anywhere(method=method, noise=setting.noise, dataset=setting.dataset)
+    value = results.paper.lookup_anywhere(method=method, noise=noise, dataset=dataset)
     return value.values.get(metric or results.metric) if value else None
 
 

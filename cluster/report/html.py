@@ -125,6 +125,8 @@ def _tables(results: StudyResults) -> str:
         return ""
     note = "± is half the 95 % interval over trainings, on exactly these images. "
     note += "Bold: better than each of the others by more than the paired interval."
+    if any(item.paper_dataset not in ("", item.setting.dataset) for item in main):
+        note += " The paper's images are others: the difference is mostly theirs and the budget's, not the method's."
     shown = "".join(_comparison(item) for item in main or own)
     if main and own:
         shown += f"<details><summary>The same under the protocol “{escape(results.canonical_protocol)}”</summary>"
@@ -145,9 +147,12 @@ def _paper_source(results: StudyResults) -> str:
 
 def _comparison(plain: ComparisonTable) -> str:
     head = [(metric.upper() + (" (dB)" if metric == "psnr" else "")) for metric in plain.metrics]
-    columns = ["ours", "paper", "difference"] if plain.with_paper else ["ours"]
+    columns = ["ours"]
+    if plain.paper_dataset:
+        same = plain.paper_dataset == plain.setting.dataset
+        columns += ["paper" if same else f"paper ({cells.dataset_name(plain.paper_dataset)})", "difference"]
     groups = "".join(f'<th class="span" colspan="{len(columns)}">{escape(name)}</th>' for name in head)
-    names = "".join(f"<th>{name}</th>" for _ in head for name in columns)
+    names = "".join(f"<th>{escape(name)}</th>" for _ in head for name in columns)
     rows = "".join(_comparison_row(plain, row) for row in plain.rows)
     counts = f"{plain.seeds} seed{'s' * (plain.seeds != 1)} × {plain.images} images"
     caption = f"{escape(str(plain.setting))} <small>({counts})</small>"
@@ -166,7 +171,7 @@ def _comparison_row(plain: ComparisonTable, row: Row) -> str:
         spread = f" <small>± {number.spread:.{digits}f}</small>" if number.spread is not None else ""
         ours = f"{tags[0]}{number.ours:.{digits}f}{tags[1]}{spread}" if number.ours is not None else ""
         shown = [ours]
-        if plain.with_paper:
+        if plain.paper_dataset:
             printed = min(digits, 3)
             shown += [f"{number.paper:.{printed}f}" if number.paper is not None else ""]
             shown += [f"{number.difference:+.{printed}f}" if number.difference is not None else ""]

@@ -21,7 +21,7 @@ class Number:
 
     ours: float | None = None
     spread: float | None = None
-    paper: float | None = None  # only for exactly this noise and test set
+    paper: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """One setting under one protocol; ``with_paper`` says whether the paper prints anything for it."""
+    """One setting under one protocol; ``paper_dataset`` is the paper's test set, empty where it prints nothing."""
 
     setting: Setting
     protocol: str
@@ -49,11 +49,7 @@ class ComparisonTable:
     rows: tuple[Row, ...]
     seeds: int
     images: int
-
-    @property
-    def with_paper(self) -> bool:
-        """Whether the paper prints any of the rows."""
-        return any(number.paper is not None for row in self.rows for number in row.numbers.values())
+    paper_dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,11 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
         for cell in shown:
             numbers = {m: _cell(results, grid, cell, m) for m, grid in grids.items() if cell in grid.cells}
             rows.append(Row(cells.cell_label(results, cell), "cell", numbers, best=cell == best))
-        rows += [_reference(results, grids, label) for label in main.references]
-        tables.append(ComparisonTable(setting, protocol, metrics, tuple(rows), len(main.seeds), len(main.images)))
+        printed = [value for cell in shown if (value := cells.paper_value(results, setting, cell))]
+        dataset = printed[0][1] if printed else ""
+        rows += [_reference(results, grids, label, dataset or setting.dataset) for label in main.references]
+        counts = (len(main.seeds), len(main.images))
+        tables.append(ComparisonTable(setting, protocol, metrics, tuple(rows), *counts, paper_dataset=dataset))
     return tables
 
 
@@ -105,15 +104,14 @@ def _best(results: StudyResults, grid: Grid) -> Cell | None:
 
 def _cell(results: StudyResults, grid: Grid, cell: Cell, metric: str) -> Number:
     printed = cells.paper_value(results, grid.setting, cell, metric)
-    here = printed[0] if printed and printed[1] == grid.setting.dataset else None
-    return _number(grid.cells[cell], here)
+    return _number(grid.cells[cell], printed[0] if printed else None)
 
 
-def _reference(results: StudyResults, grids: dict[str, Grid], label: str) -> Row:
+def _reference(results: StudyResults, grids: dict[str, Grid], label: str, dataset: str) -> Row:
     methods = results.measurements.loc[results.measurements["label"] == label, "method"]
     method = str(methods.iloc[0]) if len(methods) else label
     numbers = {
-        metric: _number(grid.references[label], cells.paper_reference(results, grid.setting, method, metric))
+        metric: _number(grid.references[label], cells.paper_reference(results, grid.setting.noise, dataset, method, metric))
         for metric, grid in grids.items()
         if label in grid.references
     }

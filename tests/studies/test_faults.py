@@ -1,0 +1,190 @@
+"""Whatever dies, the same command goes on, repeats nothing that is finished, and every value is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+
+from cluster.execution.suggestions import STARTUP
+
+from .conftest import Cluster
+
+SCRIPT = "neighbor2neighbor_gamma.py"
+LONG = ("--steps", "400", "--seeds", "2", "--no-references")
+
+FAILING = """
+from cluster.report.figures import Curve
+from cluster.study import Study, joint
+study = Study(
+    name="failing", question="What do failures cost?", method="neighbor2neighbor", plot=Curve(x="gamma"),
+    axes=[joint(("gamma", "features"), [(2, 4), (1e300, 4), (2, 1000000)])],
+)
+if __name__ == "__main__":
+    study.main()
+"""
+
+
+def values(store: Path) -> pd.DataFrame:
+    rows = pd.read_parquet(store / "measurements")
+    return rows.sort_values(list(rows.columns)).reset_index(drop=True)
+
+
+def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    """Waits until ``ready``, reading on so that the pipe does not fill."""
+    assert process.stdout is not None
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    for _ in range(600):
+        if ready() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert process.poll() is None, "the study ended before it could be disturbed"
+
+
+def finished(store: Path) -> int:
+    folder = store / "trials"
+    return len(list(folder.glob("*.parquet"))) if folder.exists() else 0
+
+
+def running_worker(store: Path) -> int:
+    """The process of a training that is under way, 0 where there is none."""
+    for path in (store / "logs").glob("*.log"):
+        found = re.findall(r"process (\d+) on", path.read_text())
+        if found and not (store / "trials" / f"{path.stem}.parquet").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(found[-1]), 0)
+                return int(found[-1])
+    return 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    cluster.run(SCRIPT, *LONG, "--store", str(store))
+    return values(store)
+
+
+def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(
+    cluster: Cluster, undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    command = (*LONG, "--store", str(store))
+
+    process = cluster.start(SCRIPT, *command)
+    wait_for(process, lambda: finished(store) >= 1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    after_interruption = {path: path.stat().st_mtime_ns for path in (store / "trials").iterdir()}
+    assert 1 <= len(after_interruption) < 8
+    saved = list((store / "checkpoints").glob("*/step-*"))
+    assert saved, "a training that is stopped saves where it is"
+    cluster.assert_free()
+
+    process = cluster.start(SCRIPT, *command)
+    wait_for(process, lambda: finished(store) > len(after_interruption))
+    process.kill()
+    process.wait()
+    cluster.assert_free()
+
+    process = cluster.start(SCRIPT, *command)
+    wait_for(process, lambda: bool(running_worker(store)))
+    os.kill(running_worker(store), signal.SIGKILL)
+    assert process.wait(timeout=120) == 0
+
+    assert finished(store) == 8
+    for path, written in after_interruption.items():
+        assert path.stat().st_mtime_ns == written, "a finished trial was trained again"
+    pd.testing.assert_frame_equal(values(store), undisturbed, check_exact=True)
+    assert pd.read_parquet(store / "trials")["attempts"].max() == 2
+    assert not list((store / "checkpoints").glob("*"))
+    cluster.assert_free()
+
+
+def test_two_workers_give_the_result_of_one(cluster: Cluster, undisturbed: pd.DataFrame, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    cluster.run(SCRIPT, *LONG, "--workers-per-trial", "2", "--cpus-per-trial", "2", "--store", str(store))
+    assert set(pd.read_parquet(store / "trials")["workers"]) == {2}
+    keys = ["trial_id", "dataset", "image_id", "output", "metric", "protocol"]
+    both = undisturbed.merge(values(store), on=keys, suffixes=("_one", "_two"))
+    assert len(both) == len(undisturbed)
+    # 400 steps amplify the different order of additions
+    assert (both["value_one"] - both["value_two"]).abs().max() < 0.2
+    cluster.assert_free()
+
+
+def test_failures_are_recorded_and_the_study_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    script, store = tmp_path / "failing.py", tmp_path / "store"
+    script.write_text(FAILING)
+    printed = cluster.run(script, "--seeds", "1", "--store", str(store), expect=1)
+    rows = pd.read_parquet(store / "trials").set_index("status")
+    assert sorted(rows.index) == ["done", "failed", "failed"]
+    errors = " ".join(rows.loc["failed", "error"])
+    assert "became inf at step" in errors and "memory" in errors
+    for path in rows.loc["failed", "log_path"]:
+        assert "Traceback" in Path(path).read_text() and path in printed
+    page = next((store / "reports").glob("*.html")).read_text()
+    assert "became inf at step" in page and rows.loc["failed", "log_path"].iloc[0] in page
+    cluster.assert_free()
+
+
+def test_damaged_parts_cost_their_trial_only(cluster: Cluster, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = ("--seeds", "1", "--no-references", "--store", str(store))
+    cluster.run(SCRIPT, *command)
+    before = values(store)
+    part = sorted((store / "measurements").iterdir())[1]
+    part.write_bytes(part.read_bytes()[:-30])
+    printed = cluster.run(SCRIPT, *command)
+    assert "it was set aside" in printed and "3 stored, 1 to train" in printed
+    pd.testing.assert_frame_equal(values(store), before, check_exact=True)
+
+
+def test_a_search_prunes_is_continued_and_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    command = ("--search", "optuna", "--seeds", "2", "--steps", "20", "--store", str(store), "--set", "validation=2")
+    cluster.run(SCRIPT, *command, "--trials", "10")
+    cluster.assert_free()
+    first = searched(store)
+    assert len(first) == 10 and set(first["state"]) == {"COMPLETE", "PRUNED"}
+    assert (first["state"] == "COMPLETE").sum() >= STARTUP
+    stored = {path: path.stat().st_mtime_ns for path in (store / "trials").iterdir()}
+    pruned = pd.read_parquet(store / "trials").query("status == 'pruned'")
+    assert len(pruned) == (first["state"] == "PRUNED").sum() and (pruned["steps"] < 20).all()
+
+    printed = cluster.run(SCRIPT, *command, "--trials", "12")
+    assert "12 suggestions" in printed
+    second = searched(store)
+    assert len(second) == 12
+    pd.testing.assert_frame_equal(second.head(10), first)
+    assert all(path.stat().st_mtime_ns == written for path, written in stored.items())
+    assert "nothing to train" in cluster.run(SCRIPT, *command, "--trials", "12")
+
+
+def searched(store: Path) -> pd.DataFrame:
+    """What Optuna itself holds, in the order of the suggestions."""
+    journal = next((store / "optuna").glob("*.journal"))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    study: Any = optuna.load_study(study_name=None, storage=storage)
+    rows = [
+        {"number": one.user_attrs["number"], "state": one.state.name, **one.params, "value": one.value}
+        for one in study.trials
+    ]
+    return pd.DataFrame(rows).sort_values("number").reset_index(drop=True)
+
+
+@pytest.mark.parametrize("flag", [("--workers-per-trial", "2", "--cpus-per-trial", "6"), ("--gpus-per-trial", "1")])
+def test_more_than_the_cluster_has_is_refused(cluster: Cluster, tmp_path: Path, flag: tuple[str, ...]) -> None:
+    printed = cluster.run(SCRIPT, "--seeds", "1", "--store", str(tmp_path / "store"), *flag, expect=2)
+    assert "error: A trial asks for" in printed and "lower --workers-per-trial" in printed
+    assert finished(tmp_path / "store") == 0
