@@ -94,7 +94,7 @@ class Console:
         label, seed, status, value, seconds = ended
         colour = {"done": "green", "pruned": "yellow", "failed": "bold red"}[status]
         quality = f"{value:6.2f} dB on validation" if value is not None else ""
-        self.out.print(f"[{colour}]{status:>7}[/]  {escape(label):<28} seed {seed}  {quality}  [dim]{seconds:.0f} s[/]")
+        self.out.print(f"[{colour}]{status:>7}[/]  {escape(label):<34} seed {seed}  {quality}  [dim]{seconds:.0f} s[/]")
 
 
 def duration(seconds: float) -> str:

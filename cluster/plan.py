@@ -127,7 +127,7 @@ def change(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
 
 def task_of(trial: PlannedTrial) -> Task:
     """What the board hands out."""
-    return Task(trial.spec, trial.label)
+    return Task(trial.spec, f"{trial.label}, {trial.spec.data.noise}", reference=trial.role == REFERENCE)
 
 
 def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:
@@ -160,17 +160,20 @@ def estimate_seconds(trials: Sequence[PlannedTrial], data: Sequence[LoadedData],
 
     Measuring runs a few real steps and one real image of each distinct setting, a second or two each.
     """
-    by_group = {
+    by_group: dict[str, float | None] = {
         row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE
     }
     loaded = {one.contents: one for one in data}
     for trial in trials:
         if trial.spec.group_id not in by_group:
             by_group[trial.spec.group_id] = _measure(trial.spec, loaded[trial.spec.contents])
-    return {trial.spec.trial_id: by_group[trial.spec.group_id] for trial in trials}
+    measured = [seconds for seconds in by_group.values() if seconds is not None]
+    usual = sum(measured) / len(measured) if measured else 0.0
+    return {trial.spec.trial_id: by_group[trial.spec.group_id] or usual for trial in trials}
 
 
-def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float:
+def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float | None:
+    """Seconds of one trial, None where it cannot be trained in this process."""
     keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -191,6 +194,8 @@ def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float:
         started = time.perf_counter()
         denoise(method, image[:, :256, :256], torch.device("cpu"))
         per_pixel = (time.perf_counter() - started) / image[0, :256, :256].numel()
+    except (RuntimeError, MemoryError):
+        return None  # out of memory, for example: whether the workers can is not for the driver to say
     finally:
         torch.set_num_threads(threads)
     pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats

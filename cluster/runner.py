@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import webbrowser
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,7 +79,7 @@ class Runner:
         if options.noises:
             specs = [change(specs[0], {"noise": noise}) for noise in options.noises]
         given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
-        given |= options.data
+        given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
             given = {**self._facts(str(given["train"]), given.get("channels")), **given}
         specs = [change(spec, given) for spec in specs]
@@ -178,9 +179,8 @@ class Runner:
         trials = [self._default_trial] if searching else plan.left
         seconds = estimate_seconds(trials, self.data, plan)
         mean = sum(seconds.values()) / len(seconds)
-        lanes = max(1, min(left, int((torch.get_num_threads() if not options.address else 1) // options.cpus) or 1))
-        if options.max_concurrent:
-            lanes = min(lanes, options.max_concurrent)
+        cores = 1 if options.address else int((os.cpu_count() or 1) // options.cpus)
+        lanes = max(1, min(left, cores, options.max_concurrent or left))
         if not options.gpus:
             where = (
                 f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
@@ -252,6 +252,15 @@ class Runner:
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:6]
         return f"{self.study.name}-{self.options.budget}-{self.options.search}-{digest}"
+
+
+def _absolute(value: Any) -> Any:
+    """Paths of folders as every worker understands them; names and numbers as they are."""
+    if isinstance(value, tuple):
+        return tuple(_absolute(one) for one in value)
+    if isinstance(value, str) and (os.sep in value or Path(value).is_dir()):
+        return str(Path(value).expanduser().absolute())
+    return value
 
 
 def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:

@@ -1,4 +1,4 @@
-"""The import rule: studies -> cluster -> denoise_core, and denoise_core runs without Ray, Optuna, Plotly and PyArrow."""
+"""The import rule: studies -> cluster -> denoise_core, and denoise_core runs without Ray, Optuna, Plotly, PyArrow."""
 
 from __future__ import annotations
 

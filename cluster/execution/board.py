@@ -26,10 +26,14 @@ Order = Literal["go", "stop", "prune"]
 
 @dataclass(frozen=True)
 class Task:
-    """One training to do. ``number`` and ``seed_index`` place it in a search; ``error`` says not to try any more."""
+    """One training to do. ``number`` and ``seed_index`` place it in a search; ``error`` says not to try it any more.
+
+    A ``reference`` is not among the settings that are compared.
+    """
 
     spec: TrialSpec
     label: str
+    reference: bool = False
     number: int | None = None
     seed_index: int = 0
     attempt: int = 1
@@ -134,7 +138,7 @@ class Board:
         """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR."""
         task, progress = self._current.pop(run), self._progress.pop(run)
         self._finished.append((task.label, task.spec.seed, status, value, time.time() - progress.started))
-        if status == DONE and value is not None:
+        if status == DONE and value is not None and not task.reference:
             self._values.setdefault(task.label, []).append(value)
         if task.number is not None and self._suggestions is not None:
             self._finish_suggestion(run, task, status, value)

@@ -16,7 +16,7 @@ class StudySearch(Searcher):
     """
 
     def __init__(self, board: Any):
-        super().__init__(metric="validation_psnr", mode="max")
+        super().__init__()
         self._board = board
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:

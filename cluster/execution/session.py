@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ def session(address: str | None) -> Iterator[Session]:
         if address is None:
             dashboard = f"127.0.0.1:{port}"
         else:  # a first look: where its dashboard is, must be known when the job begins
-            dashboard = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR).dashboard_url
-            ray.shutdown()
+            with _quiet():
+                dashboard = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR).dashboard_url
+                ray.shutdown()
         context = ray.init(**_arguments(address, port, dashboard))
     except Exception as error:  # Ray raises many kinds, ConnectionError and AuthenticationError among them
         if address is None:
@@ -107,7 +109,6 @@ def prepare_environment(address: str | None) -> None:
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for each run
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_BACKEND_LOG_LEVEL": "error",
         "PYTHONWARNINGS": "ignore",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the store
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # resuming is ours, from the store
@@ -155,6 +156,20 @@ def _knock(address: str) -> None:
             f"No Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
             "correct --address (or RAY_ADDRESS), or leave it out to use this machine."
         ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Ray's C++ prints at every attempt to connect; the error that it ends with says it all."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _has_token() -> bool:

@@ -141,9 +141,7 @@ def paper_value(results: StudyResults, setting: Setting, cell: Cell, metric: str
     return usable[0].values[metric or results.metric], dataset
 
 
-def paper_reference(
-    results: StudyResults, noise: str, dataset: str, method: str, metric: str = ""
-) -> float | None:
+def paper_reference(results: StudyResults, noise: str, dataset: str, method: str, metric: str = "") -> float | None:
     """What the paper prints for another method on this noise and test set, in any of its tables."""
     if results.paper is None:
         return None

@@ -111,7 +111,9 @@ def _reference(results: StudyResults, grids: dict[str, Grid], label: str, datase
     methods = results.measurements.loc[results.measurements["label"] == label, "method"]
     method = str(methods.iloc[0]) if len(methods) else label
     numbers = {
-        metric: _number(grid.references[label], cells.paper_reference(results, grid.setting.noise, dataset, method, metric))
+        metric: _number(
+            grid.references[label], cells.paper_reference(results, grid.setting.noise, dataset, method, metric)
+        )
         for metric, grid in grids.items()
         if label in grid.references
     }

@@ -30,8 +30,9 @@ class Store:
     """A results store at a folder or a URI (``s3://bucket/path``, ``gs://...``)."""
 
     def __init__(self, location: str):
-        self.location = location
         self.filesystem, self.root = _resolve(location)
+        # workers may run in another folder: a local store is named by its absolute path
+        self.location = location if "://" in location else self.root
 
     @classmethod
     def open(cls, location: str) -> Self:

@@ -146,7 +146,13 @@ def test_joint_axes_move_together() -> None:
 def test_defaults_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     options = parse(STUDY, [])
-    assert (options.budget, options.seeds, options.workers, options.cpus, options.gpus) == ("laptop", (0, 1, 2), 1, 1, 0)
+    assert (options.budget, options.seeds, options.workers, options.cpus, options.gpus) == (
+        "laptop",
+        (0, 1, 2),
+        1,
+        1,
+        0,
+    )
     on_gpus = parse(STUDY, ["--gpus-per-trial", "0.5", "--workers-per-trial", "2"])
     assert (on_gpus.budget, on_gpus.gpus, on_gpus.cpus) == ("gpu", 0.5, 2)
     with pytest.raises(UserError, match="--gpus-per-trial -1 is not allowed"):

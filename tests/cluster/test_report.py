@@ -277,11 +277,14 @@ def test_tables_pair_with_the_paper_and_bold_only_what_is_conclusive() -> None:
     assert [row.name for row in clear.rows if row.best] == ["gamma = 2"]
 
 
-def test_the_papers_value_of_another_test_set_is_no_match() -> None:
+def test_the_papers_value_of_another_test_set_is_named_as_such() -> None:
     results = study()
     moved = dataclasses.replace(results, measurements=results.measurements.assign(dataset="cbsd68"))
     (plain,) = comparison_tables(moved, "neighbor2neighbor")
-    assert not plain.with_paper
+    assert plain.paper_dataset == "kodak24" and plain.setting.dataset == "cbsd68"
+    text = page(moved)
+    assert "paper (Kodak24)" in text and "The paper's images are others" in text.replace("&#x27;", "'")
+    assert "paper (Kodak24)" not in page(results)
     assert "the paper reports +0.31 on Kodak24" in judge(moved).headline
 
 

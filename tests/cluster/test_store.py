@@ -22,7 +22,14 @@ def trial(name: str, **values: Any) -> dict[str, Any]:
 
 
 def measurements(name: str, count: int = 4) -> list[dict[str, Any]]:
-    row = {"trial_id": name, "dataset": "d", "repeat": 0, "output": "denoised", "metric": "psnr", "protocol": "canonical"}
+    row = {
+        "trial_id": name,
+        "dataset": "d",
+        "repeat": 0,
+        "output": "denoised",
+        "metric": "psnr",
+        "protocol": "canonical",
+    }
     return [{**row, "image_id": str(one), "value": 20.0 + one} for one in range(count)]
 
 
@@ -103,7 +110,7 @@ def test_a_file_an_unwritable_folder_and_a_bad_address_are_refused(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file: pass --store with a folder"):
         Store.open(str(tmp_path / "file"))
-    with pytest.raises(UserError, match="cannot be used .*pass --store with a folder that you can write to"):
+    with pytest.raises(UserError, match=r"cannot be used .*pass --store with a folder that you can write to"):
         Store.open(str(tmp_path / "file" / "below"))
     with pytest.raises(UserError, match="cannot be used"):
         Store.open("nonsense://bucket/store")

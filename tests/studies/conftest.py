@@ -78,10 +78,20 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, ray = free_port(), str(Path(sys.executable).with_name("ray"))
-    options = ["--port", str(port), "--num-cpus", "2", "--object-store-memory", str(128 * 2**20), "--disable-usage-stats"]
+    options = [
+        "--port",
+        str(port),
+        "--num-cpus",
+        "2",
+        "--object-store-memory",
+        str(128 * 2**20),
+        "--disable-usage-stats",
+    ]
     options += ["--dashboard-port", str(free_port()), "--include-dashboard", "true", "--block"]
     log = (tmp_path_factory.mktemp("ray") / "head.log").open("w")
-    head = subprocess.Popen([ray, "start", "--head", *options], stdout=log, stderr=log, env=environment(), start_new_session=True)
+    head = subprocess.Popen(
+        [ray, "start", "--head", *options], stdout=log, stderr=log, env=environment(), start_new_session=True
+    )
     for _ in range(120):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
