@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from cluster.execution.board import Task
-from cluster.results.schema import DONE
+from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core import checkpoint as checkpoints
@@ -52,6 +52,12 @@ class Plan:
         """``done``, ``pruned``, ``failed`` or ``missing``."""
         row = self.stored.get(trial.spec.trial_id)
         return str(row["status"]) if row else "missing"
+
+    def without_given_up(self) -> Plan:
+        """Without the seeds that a search never trained, because an earlier seed was pruned or failed."""
+        ended = {one.spec.group_id for one in self.trials if self.status(one) in (PRUNED, FAILED)}
+        kept = [one for one in self.trials if self.status(one) != "missing" or one.spec.group_id not in ended]
+        return replace(self, trials=kept)
 
     def read(self, store: Store) -> Plan:
         """The same plan against the store as it is now."""

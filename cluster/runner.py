@@ -136,7 +136,8 @@ class Runner:
         faults = self.store.damaged(ids) + checkpoint_faults(self.store, ids)
         for fault in faults:
             self.console.warn(fault)
-        return Plan(trials).read(self.store)
+        plan = Plan(trials).read(self.store)
+        return plan.without_given_up() if self.options.search == "optuna" else plan
 
     @cached_property
     def _search(self) -> SearchSettings:

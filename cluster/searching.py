@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cluster.cli import Options
-from cluster.execution.one_training import RUNGS
+from cluster.execution.one_training import RUNGS, VALIDATION
 from cluster.execution.suggestions import Outcome, SearchSettings, fits
 from cluster.plan import DataInUse, Plan, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -104,7 +104,7 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
 def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:
     by_trial: dict[str, list[float]] = defaultdict(list)
     for row in store.read("curves", ids).to_pylist():
-        if row["name"] == "validation_psnr":
+        if row["name"] == VALIDATION:
             by_trial[row["trial_id"]].append(row["value"])
     return {
         index * rungs + rung: value for index, one in enumerate(ids) for rung, value in enumerate(by_trial.get(one, []))

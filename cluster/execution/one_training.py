@@ -36,6 +36,7 @@ CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a killed machine loses at most."""
 REPORT_S = 1.0
 CURVE_POINTS = 100
+VALIDATION = "validation_psnr"
 SHARED_EVERY = 10
 """Steps between the ranks' agreements on stopping, where several train together."""
 
@@ -112,6 +113,10 @@ class Training:
     def _train(self, trainer: Trainer, data: LoadedData, line: Line) -> Ended:
         steps = self.spec.recipe.steps
         rungs = {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
+        for point in [one for one in self._curves if one["name"] == VALIDATION]:  # restored: a new board has not heard
+            order = line.report(point["step"], rungs[point["step"]], point["value"])
+            if order != "go" and trainer.step < steps:
+                return Ended.STOPPED if order == "stop" else Ended.PRUNED
         every = max(1, steps // CURVE_POINTS)
         saved = told = lap = time.perf_counter()
         for step in trainer.run():
@@ -148,7 +153,7 @@ class Training:
         if value != value:
             raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {self.spec.recipe.steps}")
         self._eval_s += time.perf_counter() - started
-        self._point(step, {"validation_psnr": value})
+        self._point(step, {VALIDATION: value})
         self.objective = value
         return line.report(step, rung, value)
 

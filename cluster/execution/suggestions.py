@@ -169,9 +169,12 @@ def fits(params: Mapping[str, Any], space: Mapping[str, Search]) -> bool:
 
 
 def _frozen(outcome: Outcome, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    value = outcome.value
+    if outcome.state == TrialState.PRUNED and outcome.rungs:
+        value = outcome.rungs[max(outcome.rungs)]  # as Optuna itself does when it prunes
     return create_trial(
         state=outcome.state,
-        value=outcome.value if outcome.state == TrialState.COMPLETE else None,
+        value=value,
         params={name: outcome.params[name] for name in space},
         distributions=dict(space),
         intermediate_values=dict(outcome.rungs),

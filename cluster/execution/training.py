@@ -24,7 +24,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from cluster.execution.board import Task
-from cluster.execution.one_training import Ended, Training
+from cluster.execution.one_training import VALIDATION, Ended, Training
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
 from denoise_core.memory import keep_freed_memory
@@ -149,7 +149,7 @@ class BoardLine:
         """Tells the board what is stored of a trial that was finished before."""
         if self._ranks.rank == 0:
             curve = store.read("curves", [trial_id]).to_pylist()
-            values = [row for row in curve if row["name"] == "validation_psnr"]
+            values = [row for row in curve if row["name"] == VALIDATION]
             for rung, row in enumerate(values):
                 self._call("report", row["step"], rung, row["value"])
             self._call("finish", DONE, stored["objective"])

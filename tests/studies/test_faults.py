@@ -150,7 +150,7 @@ def test_damaged_parts_cost_their_trial_only(cluster: Cluster, undisturbed: Path
 
 def test_a_search_prunes_is_continued_and_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    command = ("--search", "optuna", "--seeds", "2", "--steps", "20", "--store", str(store), "--set", "validation=2")
+    command = ("--search", "optuna", "--seeds", "2", "--steps", "20", "--max-concurrent", "1", "--store", str(store))
     cluster.run(SCRIPT, *command, "--trials", "10")
     cluster.assert_free()
     first = searched(store)

@@ -19,7 +19,7 @@ def test_there_are_scripts() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_study_runs_reports_and_is_not_repeated(cluster: Cluster, script: str, tmp_path: Path) -> None:
-    arguments = ("--seeds", "2", "--store", str(tmp_path / "store"))
+    arguments = ("--seeds", "2", "--max-concurrent", "1", "--store", str(tmp_path / "store"))
     printed = cluster.run(script, *arguments)
     assert "done" in printed and "failed" not in printed
     report = Path(re.findall(r"Report: (\S+\.html)", printed)[-1])
@@ -35,7 +35,7 @@ def test_a_study_runs_reports_and_is_not_repeated(cluster: Cluster, script: str,
 
 
 def test_another_seed_trains_that_seed_only_and_a_wider_network_everything(cluster: Cluster, tmp_path: Path) -> None:
-    arguments = ("neighbor2neighbor_sampler.py", "--store", str(tmp_path / "store"))
+    arguments = ("neighbor2neighbor_sampler.py", "--max-concurrent", "1", "--store", str(tmp_path / "store"))
     cluster.run(*arguments, "--seeds", "1")
     printed = cluster.run(*arguments, "--seeds", "2")
     assert "4 trainings with 2 seed(s): 2 stored, 2 to train" in printed
