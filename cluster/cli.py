@@ -40,6 +40,8 @@ class Options:
     open_report: bool
     references: bool
     steps: int | None
+    precision: str | None
+    compile: bool
     settings: Mapping[str, list[Any]]
     data: Mapping[str, Any]
     noises: tuple[str, ...]
@@ -90,6 +92,8 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         open_report=flags.open,
         references=flags.references,
         steps=None if flags.steps is None else _at_least("--steps", flags.steps, 1),
+        precision=flags.precision,
+        compile=flags.compile,
         settings=dict(_setting(text) for text in flags.set),
         data={**data, **({"test": tuple(data["test"])} if "test" in data else {})},
         noises=tuple(flags.noise or ()),
@@ -128,6 +132,8 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--noise", metavar="NAME", action="append", help="gauss25, gauss5_50, poisson30, ... (repeatable)")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter; NAME=1,2,3 replaces an axis")
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
+    add("--precision", choices=("fp32", "bf16"), help="numbers of the forward passes (default: the budget's)")
+    add("--compile", action="store_true", help="compile the networks with torch.compile")
     add("--no-references", dest="references", action="store_false", help="leave out the reference methods")
     add("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     add("--report-only", action="store_true", help="write the report from what is stored, train nothing")

@@ -14,7 +14,6 @@ from cluster.execution.board import Task
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
 from cluster.study import Study
-from denoise_core import checkpoint as checkpoints
 from denoise_core.config import explain
 from denoise_core.errors import UserError, nearest
 from denoise_core.evaluation import denoise
@@ -92,7 +91,7 @@ class Planner:
                 planned += [self.trial(cell, data, seed) for seed in seeds]
             for reference in self._references:
                 planned += [self._reference(reference, data, seed) for seed in seeds]
-        return planned
+        return list({one.spec.trial_id: one for one in planned}.values())  # 2 and 2.0 are one setting
 
     def trial(self, cell: Mapping[str, Any], data: DataInUse, seed: int) -> PlannedTrial:
         """One cell with one seed."""
@@ -136,46 +135,29 @@ def task_of(trial: PlannedTrial) -> Task:
     return Task(trial.spec, f"{trial.label}, {trial.spec.data.noise}", reference=trial.role == REFERENCE)
 
 
-def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:
-    """Sets aside the damaged checkpoints of unfinished trials and returns a sentence for each."""
-    if store.local is None:
-        return []  # a worker notices it when it reads
-    faults = []
-    for one in ids:
-        path = checkpoints.latest(store.local / "checkpoints" / one)
-        if path is None:
-            continue
-        try:
-            checkpoints.load(path)
-        except checkpoints.CorruptCheckpoint as error:
-            checkpoints.set_aside(path)
-            faults.append(
-                f"The checkpoint of trial {one} is damaged ({error}): it was set aside, the trial starts anew, "
-                "nothing else is lost."
-            )
-    return faults
-
-
 def show(value: Any) -> str:
     """A value as a person writes it: 2 for 2.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def estimate_seconds(trials: Sequence[PlannedTrial], data: Sequence[LoadedData], plan: Plan) -> dict[str, float]:
+def estimate_seconds(
+    trials: Sequence[PlannedTrial], data: Sequence[LoadedData], plan: Plan, *, measure: bool
+) -> dict[str, float]:
     """Estimated seconds of each trial, by trial id: from stored trials of its setting, else measured on one CPU thread.
 
-    Measuring runs a few real steps and one real image of each distinct setting, a second or two each.
+    ``measure`` runs a few real steps and one real image of each distinct setting, a second or two each at the laptop
+    budget. Without it (a GPU's time cannot be told from a CPU's), and where nothing is stored yet, the answer is 0.
     """
     by_group: dict[str, float | None] = {
         row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE
     }
     loaded = {one.contents: one for one in data}
     for trial in trials:
-        if trial.spec.group_id not in by_group:
+        if measure and trial.spec.group_id not in by_group:
             by_group[trial.spec.group_id] = _measure(trial.spec, loaded[trial.spec.contents])
     measured = [seconds for seconds in by_group.values() if seconds is not None]
     usual = sum(measured) / len(measured) if measured else 0.0
-    return {trial.spec.trial_id: by_group[trial.spec.group_id] or usual for trial in trials}
+    return {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
 
 
 def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float | None:

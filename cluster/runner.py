@@ -17,6 +17,7 @@ import torch
 
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
+from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.session import Resources, prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.plan import (
@@ -25,7 +26,6 @@ from cluster.plan import (
     PlannedTrial,
     Planner,
     change,
-    checkpoint_faults,
     estimate_seconds,
     task_of,
 )
@@ -64,6 +64,8 @@ class Runner:
             if self.options.dry_run:
                 return OK
             if self._left(plan):
+                for fault in checkpoint_faults(self.store, [one.spec.trial_id for one in plan.left]):
+                    self.console.warn(fault)
                 finished = self._execute(plan, seconds)
                 plan = self._plan()
             else:
@@ -103,26 +105,38 @@ class Runner:
         axes = {name for axis in self.study.axes for name in axis.names}
         fixed = {}
         for name, values in self.options.settings.items():
-            if name in axes or name in DataSpec.model_fields:
+            if name in axes:
                 continue
-            if len(values) > 1:
+            if len(values) > 1 and self.options.search == "grid":
                 raise UserError(
                     f"--set {name} has {len(values)} values, but {name} is no axis of this study: give one."
                 )
-            fixed[name] = values[0]
+            if name not in DataSpec.model_fields:
+                fixed[name] = values[0]
         return fixed
 
     def _check_trials(self) -> None:
-        """Builds one training of each kind, so that what cannot be trained is said now."""
-        trials = self.planner.grid((0,)) if self.options.search == "grid" else [self._default_trial]
+        """Builds each distinct training without memory for its weights, so that what cannot be trained is said now."""
         loaded = {one.contents: one for one in self.data}
-        kinds = {(one.spec.method, one.spec.config.get("patch_size"), one.spec.data.noise): one for one in trials}
-        for trial in kinds.values():
+        trials = self.planner.grid((0,)) if self.options.search == "grid" else self._corners()
+        for trial in trials:
             spec = trial.spec
             with torch.device("meta"):
                 method = create(spec.method, spec.config, spec.data.channels, spec.seed)
             source = loaded[spec.contents].source(spec.seed, torch.device("cpu"))
             Trainer.check(method, source, self.options.workers)
+
+    def _corners(self) -> list[PlannedTrial]:
+        """The first and the last setting of a search's space."""
+        ends = [
+            {
+                name: one.choices[end] if one.kind == "choice" else (one.low, one.high)[end]
+                for name, one in space.items()
+            }
+            for space in [self._search.space]
+            for end in (0, -1)
+        ]
+        return [self.planner.trial(params, self._in_use[0], 0) for params in ends]
 
     @property
     def _default_trial(self) -> PlannedTrial:
@@ -133,8 +147,7 @@ class Runner:
     def _plan(self) -> Plan:
         trials = self._searched if self.options.search == "optuna" else self.planner.grid(self.options.seeds)
         ids = [one.spec.trial_id for one in trials]
-        faults = self.store.damaged(ids) + checkpoint_faults(self.store, ids)
-        for fault in faults:
+        for fault in self.store.damaged(ids):
             self.console.warn(fault)
         plan = Plan(trials).read(self.store)
         return plan.without_given_up() if self.options.search == "optuna" else plan
@@ -154,7 +167,7 @@ class Runner:
         if self.options.search == "grid":
             return len(plan.left)
         ended = sum(1 for one in self._known(plan) if one.number is not None and one.state.is_finished())
-        return max(0, self.options.trials - ended) * len(self.options.seeds)
+        return max(0, self._search.trials - ended) * len(self.options.seeds)
 
     def _known(self, plan: Plan) -> list[Outcome]:
         return known_outcomes(self.store, self._search, self.planner, self._in_use[0], plan)
@@ -168,7 +181,7 @@ class Runner:
         images = ", ".join(f"{one.name} ({len(one)})" for one in (self.data[0].train, *self.data[0].test))
         noises = ", ".join(one.spec.noise for one in self.data[: len(self._in_use)])
         self.console.say(f"Budget {options.budget}: {self.recipe.steps:,} steps; images {images}; noise {noises}.")
-        what = f"{options.trials} suggestions" if searching else f"{len(plan.trials)} trainings"
+        what = f"{self._search.trials} suggestions" if searching else f"{len(plan.trials)} trainings"
         stored = f"{statuses.count(DONE)} stored"
         stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
         stored += (
@@ -178,11 +191,11 @@ class Runner:
         if not left:
             return 0.0
         trials = [self._default_trial] if searching else plan.left
-        seconds = estimate_seconds(trials, self.data, plan)
+        seconds = estimate_seconds(trials, self.data, plan, measure=not options.gpus)
         mean = sum(seconds.values()) / len(seconds)
         cores = 1 if options.address else int((os.cpu_count() or 1) // options.cpus)
         lanes = max(1, min(left, cores, options.max_concurrent or left))
-        if not options.gpus:
+        if mean:
             where = (
                 f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
             )
@@ -279,4 +292,5 @@ def _with_settings(study: Study, options: Options) -> Study:
 
 def _recipe(study: Study, options: Options) -> Recipe:
     recipe = method_class(study.method).recipes[options.budget]
-    return replace(recipe, steps=options.steps) if options.steps else recipe
+    changes: dict[str, Any] = {"steps": options.steps, "precision": options.precision, "compile": options.compile}
+    return replace(recipe, **{name: value for name, value in changes.items() if value})

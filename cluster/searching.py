@@ -31,6 +31,9 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
             "add --set validation=12 (a number of training images)."
         )
     space = dict(_space(study, one) for one in (study.search or study.axes))
+    for name, values in options.settings.items():
+        if name in space:  # --set narrows what is searched
+            space[name] = choice(*values)
     # what would be trained, without what is searched: the same question has the same identity
     base = planner.trial({}, data, 0).spec
     config = {name: value for name, value in base.config.items() if name not in space}
@@ -39,7 +42,19 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
     text = json.dumps([*asked, spaces], sort_keys=True)
     search_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     journal = str(store.local / "optuna" / f"{study.name}-{search_id}.journal") if store.local else None
-    return SearchSettings(search_id, study.name, space, options.trials, options.seeds, len(RUNGS), journal)
+    most = _settings_in(space)
+    trials = options.trials if most is None else min(options.trials, most)
+    return SearchSettings(search_id, study.name, space, trials, options.seeds, len(RUNGS), journal)
+
+
+def _settings_in(space: Mapping[str, Search]) -> int | None:
+    """How many settings a finite space has, None for an infinite one."""
+    count = 1
+    for one in space.values():
+        if one.kind not in ("choice", "integer"):
+            return None
+        count *= len(one.choices) if one.kind == "choice" else int(one.high) - int(one.low) + 1
+    return count
 
 
 def suggested(store: Store, settings: SearchSettings) -> list[tuple[int, dict[str, Any]]]:

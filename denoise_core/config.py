@@ -56,10 +56,10 @@ def Param(  # noqa: N802 - reads as the type that it declares
 ) -> Any:
     """A hyperparameter with its default.
 
-    ``affects`` is what the planner may share between configurations that differ only here: ``"data"``, the name of a
-    phase, ``"training"`` (every phase) or ``"inference"`` (nothing is trained anew). ``paper`` is the equation or table
-    that it stands in, ``search`` the default space of ``--search optuna``, ``limits`` are pydantic's (``ge``, ``gt``,
-    ``le``, ``lt``).
+    ``affects`` says what a change of the value concerns: ``"data"``, the name of a phase, ``"training"`` (every phase)
+    or ``"inference"`` (weights stay as they are); it is declared so that a planner may share the rest. ``paper`` is the
+    equation or table that it stands in, ``search`` the default space of ``--search optuna``, ``limits`` are pydantic's
+    (``ge``, ``gt``, ``le``, ``lt``).
     """
     extra: dict[str, Any] = {"affects": affects, "paper": paper, "search": search}
     return Field(default, description=description, json_schema_extra=extra, **limits)

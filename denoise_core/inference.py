@@ -13,6 +13,9 @@ from denoise_core.errors import UserError
 MAX_PIXELS = 2**20
 """Default for the largest H*W that is denoised at once: a U-Net with 96 channels then needs 1 to 2 GB."""
 
+HALO = 128
+"""Default halo: a U-Net with five poolings sees that far."""
+
 
 @torch.inference_mode()
 def denoise_image(
@@ -20,7 +23,7 @@ def denoise_image(
     noisy: Tensor,
     *,
     max_pixels: int = MAX_PIXELS,
-    halo: int = 64,
+    halo: int = HALO,
     multiple: int = 32,
 ) -> Tensor:
     """``denoise`` applied to ``noisy``, (C, H, W) or (N, C, H, W) with any H and W; the result has the same form.

@@ -1,4 +1,4 @@
-"""Memory of a training process."""
+"""Settings of a training process: memory and numerics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import functools
 import resource
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
 
@@ -26,7 +28,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def exact_numerics() -> None:
+    """Makes CUDA repeat its results: deterministic convolutions, and fp32 that is fp32 (not TF32). The CPU is exact."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MiB."""
+    """The largest size of this process so far, in MiB: on the GPU where it used one, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
@@ -68,7 +69,26 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     if spec.validation:
         train, validation = train.hold_out(spec.validation)
     test = tuple(load_images(name, channels=spec.channels, data_root=data_root) for name in spec.test)
+    _check_apart(train, validation, test)
     return LoadedData(spec, train, validation, test)
+
+
+def _check_apart(train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
+    """Raises UserError for test sets of one name, and for test images that are trained on or chosen by."""
+    names = [one.name for one in test]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"Two test sets are called {max(names, key=names.count)}, so their results could not be told apart: "
+            "rename a folder."
+        )
+    seen = {digest: (one.name, name) for one in (train, validation) if one for name, digest in one.digests.items()}
+    for one in test:
+        for name, digest in one.digests.items():
+            if digest in seen:
+                raise UserError(
+                    f"The test image {name} of {one.name} is also the training image {seen[digest][1]} of "
+                    f"{seen[digest][0]}: test on other images than those that are trained on."
+                )
 
 
 @dataclass(frozen=True)

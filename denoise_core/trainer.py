@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +24,13 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+
+    def share(self, ask: Callable[[], Any]) -> Any:
+        """What rank 0 is told by ``ask``, on every rank, so that none of them goes another way."""
+        heard = [ask() if self.rank == 0 else None]
+        if self.world > 1:
+            dist.broadcast_object_list(heard, src=0)
+        return heard[0]
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,11 @@ class Board:
         self._errors: dict[str, str] = {}
         self._stopping = False
 
-    def next(self, run: str) -> Task | None:
-        """The next training of a run; None when it should end. A run that died gets what it was training again."""
+    def next(self, run: str, more: bool = True) -> Task | None:
+        """The next training of a run; None when it should end. A run that died gets what it was training again.
+
+        Without ``more`` the run has had its share: it gets only what is already its own.
+        """
         if self._stopping:
             return None
         died = self._current.get(run)
@@ -96,7 +99,7 @@ class Board:
                 error = f"its worker died {died.attempt} times while training it (out of memory, or killed)"
             task = replace(died, attempt=died.attempt + 1, error=error)
         else:
-            found = self._reserved.pop(run, None) or self._take()
+            found = self._reserved.pop(run, None) or (self._take() if more else None)
             if found is None:
                 return None
             task = found
@@ -132,7 +135,7 @@ class Board:
     def crashed(self, run: str, error: str) -> None:
         """A training of several workers raised: the run is about to die and must not try it again."""
         if run in self._current:
-            self._errors[self._current[run].spec.trial_id] = error
+            self._errors.setdefault(self._current[run].spec.trial_id, error)  # the first rank knows the cause
 
     def finish(self, run: str, status: str, value: float | None) -> None:
         """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR."""
@@ -200,4 +203,7 @@ class Board:
     def _left(self) -> int:
         if self._suggestions is None:
             return len(self._tasks)
-        return self._suggestions.left * len(self._suggestions.settings.seeds) + len(self._reserved)
+        seeds = len(self._suggestions.settings.seeds)
+        following = sum(seeds - 1 - task.seed_index for task in self._current.values())
+        reserved = sum(seeds - task.seed_index for task in self._reserved.values())
+        return self._suggestions.left * seeds + following + reserved

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
-from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
 
 from cluster.execution.board import Task
+from cluster.execution.checkpoints import CheckpointFolder
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
-from denoise_core import checkpoint as checkpoints
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
 from denoise_core.memory import peak_memory_mb
@@ -97,9 +93,14 @@ class Training:
         log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
         return ended
 
+    def stored(self) -> dict[str, Any] | None:
+        """The trial's row where it is done already, by this study or another."""
+        row = self.store.trials([self.spec.trial_id]).get(self.spec.trial_id)
+        return row if row is not None and row["status"] == DONE else None
+
     def store_failure(self, error: str) -> None:
-        """Records the task as failed."""
-        if self.ranks.rank == 0:
+        """Records the task as failed, unless it is done."""
+        if self.ranks.rank == 0 and self.stored() is None:
             self._store(FAILED, error=error)
 
     def release(self) -> None:
@@ -188,7 +189,7 @@ class Training:
             self.folder.save(trainer.checkpoint(), extra)
 
     def _restore(self, trainer: Trainer) -> None:
-        found = self.folder.load()
+        found = self.ranks.share(self.folder.load)
         if found is None:
             return
         trainer.restore(found)
@@ -239,64 +240,6 @@ class Training:
             "finished_at": datetime.now(UTC),
             "manifest_id": write_manifest(self.store),
         }
-
-
-class CheckpointFolder:
-    """A trial's checkpoints under ``<store>/checkpoints/<trial>`` and its last weights under ``<store>/weights``."""
-
-    def __init__(self, store: Store, trial_id: str):
-        self.store, self.trial_id = store, trial_id
-
-    def save(self, checkpoint: checkpoints.Checkpoint, extra: Mapping[str, Any]) -> None:
-        """Saves; ``extra`` (plain numbers, text, lists) goes along."""
-        whole = checkpoints.Checkpoint(checkpoint.step, checkpoint.weights, {**checkpoint.state, "run": dict(extra)})
-        if self.store.local is not None:
-            checkpoints.save(self.store.local / "checkpoints" / self.trial_id, whole)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = checkpoints.save(Path(folder), whole)
-            for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):  # META last: then it is whole
-                self.store.write_bytes(f"checkpoints/{self.trial_id}/{name}", (path / name).read_bytes())
-
-    def load(self) -> checkpoints.Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are set aside and logged."""
-        if self.store.local is None:
-            return self._load_remote()
-        while (path := checkpoints.latest(self.store.local / "checkpoints" / self.trial_id)) is not None:
-            try:
-                return checkpoints.load(path)
-            except checkpoints.CorruptCheckpoint as error:
-                aside = checkpoints.set_aside(path)
-                log.warning("the checkpoint is damaged (%s): set aside as %s, the trial starts earlier", error, aside)
-        return None
-
-    def keep_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Keeps the last weights, for export and for parameters that affect inference only."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = checkpoints.save(Path(folder), checkpoint)
-            self.store.write_bytes(f"weights/{self.trial_id}.safetensors", (path / checkpoints.WEIGHTS).read_bytes())
-
-    def remove(self) -> None:
-        """Removes the checkpoints of a trial that is stored."""
-        if self.store.local is not None:
-            shutil.rmtree(self.store.local / "checkpoints" / self.trial_id, ignore_errors=True)
-            return
-        path = f"{self.store.root}/checkpoints/{self.trial_id}"
-        if self.store.filesystem.get_file_info(path).type == pafs.FileType.Directory:
-            self.store.filesystem.delete_dir(path)
-
-    def _load_remote(self) -> checkpoints.Checkpoint | None:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                    (Path(folder) / name).write_bytes(self.store.read_bytes(f"checkpoints/{self.trial_id}/{name}"))
-            except FileNotFoundError:
-                return None
-            try:
-                return checkpoints.load(Path(folder))
-            except checkpoints.CorruptCheckpoint as error:
-                log.warning("the checkpoint is damaged (%s): the trial starts anew", error)
-                return None
 
 
 def _device_name(device: torch.device) -> str:

@@ -7,8 +7,9 @@ import shutil
 import signal
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.console import Console
 from cluster.execution.board import MAX_ATTEMPTS, Board, Task
@@ -26,12 +28,14 @@ from cluster.execution.session import Resources, Session, lanes
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
+from denoise_core.errors import UserError
 from denoise_core.trainer import Ranks
 
 START_UP_S = 12.0
 """What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
-SHARE = 10.0
-"""A run carries so many trainings that its work is at least this many times START_UP_S."""
+SHARE = 50.0
+"""A run carries so many trainings that its work is at least this many times START_UP_S: about ten minutes. Starting one
+also takes time from the runs beside it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ def execute(
     """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
     concurrent = min(lanes(resources, max_concurrent), max(1, work.count))
     per_run, runs = _packing(work.count, concurrent, seconds)
-    board = ray.remote(num_cpus=0, max_restarts=0)(HostedBoard).remote(work, store.location)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
+    board = hosted.remote(work, store.location)
     ray.get(board.ready.remote())
     scratch = _scratch(store, current)
     settings = RunSettings(
@@ -112,10 +118,13 @@ def execute(
         if not interrupted.is_set():
             _record_lost(ray.get(board.unfinished.remote()), results, work, store)
         return not interrupted.is_set()
+    except ray.exceptions.RayActorError as error:
+        raise UserError(
+            f"Ray lost the study's board ({str(error).splitlines()[0]}): what is stored is safe, run it again."
+        ) from None
     finally:
         ray.kill(board)
-        if current.local:
-            shutil.rmtree(scratch, ignore_errors=True)
+        _remove(scratch, store)
 
 
 def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:
@@ -165,7 +174,15 @@ def _scratch(store: Store, current: Session) -> str:
     """Where Ray keeps its own files of the run: on a cluster all nodes must see it."""
     if current.local:
         return tempfile.mkdtemp(prefix="denoise-studies-")
-    return f"{store.location if store.local is None else store.local}/ray"
+    return f"{store.location}/ray/{uuid.uuid4().hex}"
+
+
+def _remove(scratch: str, store: Store) -> None:
+    if "://" not in scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
+        return
+    with suppress(OSError):
+        store.filesystem.delete_dir(f"{store.root}/ray/{scratch.rpartition('/')[2]}")
 
 
 @contextmanager

@@ -78,6 +78,11 @@ def lanes(resources: Resources, limit: int | None) -> int:
     """How many trials run at a time. Raises UserError when not even one fits."""
     import ray
 
+    if resources.gpus_per_worker > 1 and resources.gpus_per_worker % 1:
+        raise UserError(
+            f"{resources.gpus_per_worker:g} GPUs a worker cannot be had: a worker takes whole GPUs or a part of one; "
+            "change --gpus-per-trial."
+        )
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     slots = sum(_workers_on(node, resources) for node in nodes)
     fit = slots // resources.workers

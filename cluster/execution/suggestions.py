@@ -1,8 +1,9 @@
 """Optuna's part of a search: ask, report, prune, tell. Plain Python without Ray, rebuilt from the store at any time.
 
 Each suggestion is trained with every seed, one after another. The value is the mean of the seeds' last validation PSNR,
-so that test images never choose a setting. A rung is reported as step ``seed_index * rungs + rung``: Optuna's pruner
-then compares a suggestion with others at the same rung of the same seed.
+so that test images never choose a setting. A rung is reported as step ``seed_index * rungs + rung``, so that Optuna's
+median pruner compares rungs of the same seed; since it looks at a suggestion's best value so far, it is in effect the
+first seed that is pruned, and a suggestion that passed it is trained with every seed.
 """
 
 from __future__ import annotations
@@ -163,7 +164,9 @@ def fits(params: Mapping[str, Any], space: Mapping[str, Search]) -> bool:
     """Whether a stored setting lies in the search space, so that it can be a starting point."""
 
     def contains(search: Search, value: Any) -> bool:
-        return value in search.choices if search.kind == "choice" else search.low <= value <= search.high
+        if search.kind == "choice":
+            return value in search.choices
+        return isinstance(value, int | float) and search.low <= value <= search.high
 
     return all(name in params and contains(search, params[name]) for name, search in space.items())
 

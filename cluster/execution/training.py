@@ -6,6 +6,7 @@ short trainings do not each pay for Ray's start-up. Every task is stored and can
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -25,10 +26,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from cluster.execution.board import Task
 from cluster.execution.one_training import VALIDATION, Ended, Training
+from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
-from denoise_core.memory import keep_freed_memory
-from denoise_core.specification import DataSpec, LoadedData, load_data
+from denoise_core.errors import UserError
+from denoise_core.memory import exact_numerics, keep_freed_memory
+from denoise_core.specification import DataSpec, LoadedData, TrialSpec, load_data
 from denoise_core.trainer import Ranks
 
 
@@ -72,38 +75,36 @@ def work(config: dict[str, Any]) -> None:
     context = train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     keep_freed_memory()
+    exact_numerics()
+    manifest()  # now, before anyone edits the code that is running
     torch.set_num_threads(max(1, int(settings.cpus)))
     line = BoardLine(config["board"], config["run"], ranks)
-    store = Store(settings.store)
-    for _ in range(settings.tasks_per_run):
-        task = line.next()
-        if task is None:
-            return
-        if not _one(task, settings, store, line, ranks):
+    store = Store.existing(settings.store)
+    for count in itertools.count():
+        task = line.next(more=count < settings.tasks_per_run)
+        if task is None or not _one(task, settings, store, line, ranks):
             return
 
 
 def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks: Ranks) -> bool:
     """Trains and stores one task; False when the study is being stopped."""
-    spec = task.spec
     training = Training(task, settings.study, settings.budget, store, ranks, get_device())
-    with _log_file(store, spec.trial_id, ranks) as log:
+    with _log_file(store, task.spec.trial_id, ranks) as log:
         training.log_path = log
-        stored = store.trials([spec.trial_id]).get(spec.trial_id)
-        if stored is not None and stored["status"] == DONE:
-            line.replay(store, spec.trial_id, stored)
+        if (stored := ranks.share(lambda: training.stored())) is not None:
+            line.replay(store, task.spec.trial_id, stored)
             return True
         try:
             if task.error:
                 raise RuntimeError(task.error)
-            data = _data(spec.data, settings.data_root)
-            ended = training.run(data, line)
+            ended = training.run(_data(task.spec, settings.data_root), line)
         except Exception as error:
             logging.getLogger("denoise").exception("the training failed")
             message = str(error) if task.error else f"{type(error).__name__}: {error}"
             if ranks.world > 1 and not task.error:
                 # the other ranks wait in a collective operation: only the end of the run frees them
-                line.crashed(message)
+                if not _lost_a_rank(error):
+                    line.crashed(message)
                 raise
             training.store_failure(message)
             line.finish(FAILED, None)
@@ -117,19 +118,26 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
         return True
 
 
+def _lost_a_rank(error: Exception) -> bool:
+    """Whether this rank only suffers from another one's end, which says nothing of the training itself."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "Connection", "NCCL"))
+
+
 class BoardLine:
     """A worker's line to the board. Rank 0 talks, the other ranks hear what it heard."""
 
     def __init__(self, board: Any, run: str, ranks: Ranks):
         self._board, self._run, self._ranks = board, run, ranks
 
-    def next(self) -> Task | None:
+    def next(self, more: bool) -> Task | None:
         """The next task, the same on every rank."""
-        return self._shared(lambda: self._call("next"))  # type: ignore[no-any-return]
+        return self._ranks.share(lambda: self._call("next", more))  # type: ignore[no-any-return]
 
     def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
         """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank."""
-        return str(self._shared(lambda: self._call("report", step, rung, value)))
+        return str(self._ranks.share(lambda: self._call("report", step, rung, value)))
 
     def finish(self, status: str, value: float | None) -> None:
         """The task ended."""
@@ -157,17 +165,22 @@ class BoardLine:
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._board, method).remote(self._run, *arguments))
 
-    def _shared(self, ask: Any) -> Any:
-        heard = [ask() if self._ranks.rank == 0 else None]
-        if self._ranks.world > 1:
-            dist.broadcast_object_list(heard, src=0)
-        return heard[0]
-
 
 @lru_cache(maxsize=4)
-def _data(spec: DataSpec, root: str | None) -> LoadedData:
+def _images(data: DataSpec, root: str | None) -> LoadedData:
     """The images of a specification, read once per worker process."""
-    return load_data(spec, Path(root) if root else None)
+    return load_data(data, Path(root) if root else None)
+
+
+def _data(spec: TrialSpec, root: str | None) -> LoadedData:
+    """The trial's images, and no others. Raises UserError."""
+    data = _images(spec.data, root)
+    if data.contents != spec.contents:
+        raise UserError(
+            f"The images on {os.uname().nodename} are not those that the study was planned with: give every node the "
+            "same files, do not change them during a study, and start it again."
+        )
+    return data
 
 
 @contextmanager

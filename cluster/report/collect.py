@@ -40,7 +40,7 @@ def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -
         measurements=_joined(store.read("measurements", ids).to_pandas(), trials, keys),
         paper=study.paper,
         paper_protocol=kind.protocol,
-        like_for_like=_differences(study, cells[0], budget) if cells else (),
+        like_for_like=_differences(study, cells[0]) if cells else (),
         deviations=_deviations(study),
         curves=_joined(store.read("curves", every).to_pandas(), trials, ["label", "seed", "noise"])[
             list(COLUMNS["curves"])
@@ -101,7 +101,7 @@ def _default_plot(axes: Sequence[str]) -> Curve | Bars:
     return Curve(x=axes[0])
 
 
-def _differences(study: Study, trial: PlannedTrial, budget: str) -> tuple[str, ...]:
+def _differences(study: Study, trial: PlannedTrial) -> tuple[str, ...]:
     """How this run differs from what the paper did; empty where the paper's recipe and images were used."""
     if study.paper is None:
         return ()
@@ -109,13 +109,18 @@ def _differences(study: Study, trial: PlannedTrial, budget: str) -> tuple[str, .
     published = kind.recipes["paper"]
     sentences = []
     images = ", ".join(name for name, _ in spec.contents)
-    if budget != "paper" or spec.data.train != "imagenet_val":
+    published_data = study.data.specs("paper", None)[0]
+    if (spec.data.train, spec.data.test) != (published_data.train, published_data.test):
         channels = "gray" if spec.data.channels == 1 else "colour"
         sentences.append(f"Images: {channels}, {images} (training, validation, test), not the paper's.")
+    if spec.data.noise_realisation != "fresh" and "noise_realisation" not in trial.cell:
+        sentences.append("Noise: one frozen copy of each image; the paper's code draws new noise at every step.")
+    if spec.data.repeats != published_data.repeats:
+        sentences.append(f"Test: {spec.data.repeats} noisy copies an image against {published_data.repeats}.")
     if spec.recipe.steps != published.steps:
         sentences.append(f"Training: {spec.recipe.steps:,} steps against {published.steps:,} in the paper's code.")
     defaults = kind.Config.build(published.config, study.method).model_dump()
-    swept = {name for axis in study.axes for name in axis.names}
+    swept = {*trial.cell, *(name for axis in study.axes for name in axis.names)}
     changed = [
         f"{name} {spec.config[name]} ({value})"
         for name, value in defaults.items()

@@ -47,7 +47,7 @@ def manifest() -> dict[str, Any]:
 
 
 def code_revision(root: Path) -> dict[str, str]:
-    """Git's revision and a hash of what differs from it; for an installed package a hash of its files."""
+    """Git's revision and a hash of what differs from it, new files included; else a hash of the package's files."""
     revision = _git(root, "rev-parse", "HEAD")
     if revision is None:
         digest = hashlib.sha256()
@@ -56,6 +56,8 @@ def code_revision(root: Path) -> dict[str, str]:
                 digest.update(path.read_bytes())
         return {"files_sha256": digest.hexdigest()[:16]}
     difference = _git(root, "diff", "HEAD") or ""
+    for name in (_git(root, "ls-files", "--others", "--exclude-standard", "*.py") or "").splitlines():
+        difference += f"\n{name}\n{(root / name).read_text(errors='replace')}"
     return {"git": revision, "diff_sha256": hashlib.sha256(difference.encode()).hexdigest()[:16] if difference else ""}
 
 

@@ -8,6 +8,7 @@ same trial share it.
 from __future__ import annotations
 
 import json
+import platform
 import posixpath
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +61,16 @@ class Store:
             ) from None
         return store
 
+    @classmethod
+    def existing(cls, location: str) -> Self:
+        """The store that the driver opened, as a worker sees it. Raises UserError where it is not."""
+        if "://" not in location and not Path(location, MARKER).is_file():
+            raise UserError(
+                f"The node {platform.node()} does not see the store {location}: "
+                "pass --store with a folder that all nodes share, or an s3:// or gs:// address."
+            )
+        return cls(location)
+
     @property
     def local(self) -> Path | None:
         """The store's folder where it is on a local disk, else None."""
@@ -75,7 +86,7 @@ class Store:
         self.write("trials", name, [trial])
 
     def trials(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The rows of the trials that are stored, whole and readable; damaged ones are set aside first."""
+        """The rows of the trials that are stored."""
         found: dict[str, dict[str, Any]] = {}
         for rows in self.read("trials", ids).to_pylist():
             found[rows["trial_id"]] = rows
@@ -98,11 +109,12 @@ class Store:
         self.write_bytes(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())
 
     def read(self, table: str, ids: Iterable[str]) -> pa.Table:
-        """The rows of the files ``ids`` that exist, in the order of ``ids``."""
+        """The rows of the files ``ids`` that exist and can be read, in the order of ``ids``; see :meth:`damaged`."""
         present = self._present(table)
         paths = [self._path(f"{table}/{one}.parquet") for one in dict.fromkeys(ids) if one in present]
         with ThreadPoolExecutor(8) as pool:
-            parts = list(pool.map(lambda path: self._read_file(path, table), paths))
+            found = pool.map(lambda path: self._read_or_skip(path, table), paths)
+            parts = [part for part in found if part is not None]
         return pa.concat_tables(parts) if parts else TABLES[table].empty_table()
 
     def names(self, table: str) -> list[str]:
@@ -135,9 +147,9 @@ class Store:
             path = self._path(f"{table}/{trial_id}.parquet")
             try:
                 self._read_file(path, table)
-            except FileNotFoundError:
-                continue
             except (pa.ArrowException, OSError, ValueError) as error:
+                if isinstance(error, FileNotFoundError) and table == "trials":
+                    continue  # another process set it aside
                 # the trial's row goes first: without it the trial does not exist
                 for one in dict.fromkeys(("trials", table)):
                     self._move_aside(f"{one}/{trial_id}.parquet")
@@ -147,6 +159,12 @@ class Store:
                     "its trial is run again, nothing else is lost."
                 )
         return None
+
+    def _read_or_skip(self, path: str, table: str) -> pa.Table | None:
+        try:
+            return self._read_file(path, table)
+        except (pa.ArrowException, OSError, ValueError):
+            return None
 
     def _move_aside(self, relative: str) -> None:
         if self._exists(relative):

@@ -47,11 +47,12 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over ids, shapes and pixel bytes; the name does not count."""
-        digest = hashlib.sha256()
-        for image_id, image in zip(self.ids, self.pixels, strict=True):
-            digest.update(f"{image_id}\x1f{tuple(image.shape)}\x1e".encode())
-            digest.update(image.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(repr(list(self.digests.items())).encode()).hexdigest()
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 (hex) of each image's shape and pixels, by id."""
+        return {image_id: _digest(image) for image_id, image in zip(self.ids, self.pixels, strict=True)}
 
     def subset(self, indices: Sequence[int], name: str) -> ImageSet:
         """The images at ``indices``, in that order, sharing memory with this set."""
@@ -72,3 +73,9 @@ class ImageSet:
         held = [(2 * i + 1) * total // (2 * count) for i in range(count)]
         rest = sorted(set(range(total)) - set(held))
         return self.subset(rest, f"{self.name}[:-{count}]"), self.subset(held, f"{self.name}[-{count}:]")
+
+
+def _digest(image: Tensor) -> str:
+    digest = hashlib.sha256(repr(tuple(image.shape)).encode())
+    digest.update(image.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

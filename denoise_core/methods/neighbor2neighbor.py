@@ -119,7 +119,8 @@ class Neighbor2Neighbor(UNetMethod):
             "Learning rate",
             "halved every 20 epochs",
             "halved after epochs 19, 39, 59, 79",
-            "the code's; the small budgets use one cosine cycle at a higher rate, which converges in fewer steps",
+            "the code's; the small budgets use one cosine cycle at a higher rate, smoke and laptop also Adam's "
+            "beta2 = 0.95: they converge in fewer steps",
         ),
         Deviation(
             "Initialisation",

@@ -32,9 +32,11 @@ def measure(protocol: MetricProtocol, prediction: Tensor, clean: Tensor) -> dict
 
 
 def psnr(prediction: Tensor, clean: Tensor, peak: float) -> float:
-    """10 log10(peak^2 / mean squared error over all values) in dB, at most :data:`MAX_PSNR`."""
+    """10 log10(peak^2 / mean squared error over all values) in dB, at most :data:`MAX_PSNR`; NaN stays NaN."""
     error = (prediction - clean).square().mean().item()
-    return MAX_PSNR if error == 0 else min(MAX_PSNR, 10 * math.log10(peak * peak / error))
+    if error == 0 or not math.isfinite(error):
+        return MAX_PSNR if error == 0 else math.nan
+    return min(MAX_PSNR, 10 * math.log10(peak * peak / error))
 
 
 def ssim(prediction: Tensor, clean: Tensor, settings: SSIM) -> float:

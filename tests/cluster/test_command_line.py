@@ -70,6 +70,9 @@ GRAY, COLOUR = np.zeros((80, 80), np.uint8), np.zeros((80, 80, 3), np.uint8)
         (["--workers-per-trial", "3"], "A batch of 2 cannot be divided among 3 workers: change batch_size"),
         (["--search", "optuna", "--set", "validation=0"], "none are: add --set validation=12"),
         (["--address", "127.0.0.1"], "--address 127.0.0.1 is no address of a Ray cluster: it looks like HOST:6379"),
+        (["--set", "noise_realisation=fresh,frozen"], "noise_realisation is no axis of this study: give one"),
+        (["--test", "bundled_test", "--test", "bundled_test"], "Two test sets are called bundled_test"),
+        (["--test", "bundled_train"], "is also the training image"),
         (["--set", "patch_size=1024"], "less than the patch of 1024 x 1024"),
     ],
 )
@@ -162,3 +165,8 @@ def test_defaults_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_name_in_the_message_of_a_plan_is_not_markup(call: Callable[..., Any]) -> None:
     _, out, _ = call("--dry-run", "--seeds", "1")
     assert "bundled_train[:-2]" in out and json.dumps(out)
+
+
+def test_the_same_value_twice_is_one_setting(call: Callable[..., Any]) -> None:
+    _, out, _ = call("--dry-run", "--set", "gamma=2,2.0", "--seeds", "1")
+    assert "1 trainings with 1 seed(s)" in out

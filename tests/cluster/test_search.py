@@ -207,3 +207,26 @@ def test_a_failed_seed_fails_its_suggestion_and_the_search_goes_on() -> None:
     second = board.next("a")
     assert first is not None and second is not None and (first.number, second.number) == (0, 1)
     assert states(search)[0] == TrialState.FAIL
+
+
+def test_a_run_that_had_its_share_still_trains_the_seeds_of_its_suggestion() -> None:
+    search = Suggestions(replace(SETTINGS, trials=2), [])
+    board = Board((), search, make)
+    for run in ("a", "b"):
+        assert board.reserve(run) is not None
+        seeds = []
+        while (task := board.next(run, more=False)) is not None:
+            seeds.append(task.spec.seed)
+            left = board.snapshot().left
+            board.finish(run, DONE, 20.0)
+        assert seeds == [0, 1] and left == (2 if run == "a" else 0)
+    assert board.next("a") is None and states(search) == [TrialState.COMPLETE] * 2
+
+
+def test_the_first_rank_to_fail_names_the_cause() -> None:
+    board = Board([make({}, 0)])
+    board.next("a")
+    board.crashed("a", "ValueError: the cause")
+    board.crashed("a", "RuntimeError: a consequence")
+    again = board.next("a")
+    assert again is not None and again.error == "ValueError: the cause"

@@ -10,10 +10,16 @@ from typing import Any
 import pandas as pd
 import pyarrow.dataset as ds
 import pytest
+import torch
 
+from cluster.execution.board import Task
+from cluster.execution.one_training import Training
 from cluster.results.schema import DONE, TABLES
 from cluster.results.store import Store
 from denoise_core.errors import UserError
+from denoise_core.method import methods
+from denoise_core.specification import DataSpec, specify
+from denoise_core.trainer import Ranks
 
 
 def trial(name: str, **values: Any) -> dict[str, Any]:
@@ -125,3 +131,33 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     store.write_bytes("store.json", b'{"format": "denoise-studies", "version": 99}')
     with pytest.raises(UserError, match="has version 99, this program reads version 1"):
         Store.open(str(tmp_path / "s"))
+
+
+def test_a_trial_without_its_measurements_is_run_again(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s", "a", "b")
+    (tmp_path / "s" / "measurements" / "a.parquet").unlink()
+    assert len(store.damaged(["a", "b"])) == 1 and set(store.trials(["a", "b"])) == {"b"}
+
+
+def test_a_damaged_file_of_another_study_disturbs_nobody(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s", "a", "b")
+    (tmp_path / "s" / "trials" / "a.parquet").write_bytes(b"PAR1")
+    assert store.read("trials", store.names("trials"))["trial_id"].to_pylist() == ["b"]
+
+
+def test_a_worker_that_does_not_see_the_store_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"does not see the store .* pass --store with a folder that all nodes share"):
+        Store.existing(str(tmp_path / "s"))
+    assert not (tmp_path / "s").exists()
+    filled(tmp_path / "s")
+    Store.existing(str(tmp_path / "s"))
+
+
+def test_a_failure_never_replaces_a_finished_trial(tmp_path: Path) -> None:
+    recipe = methods()["n2c"].recipes["smoke"]
+    spec = specify("n2c", {}, DataSpec(), (), recipe, 0)
+    store = filled(tmp_path / "s", spec.trial_id)
+    training = Training(Task(spec, ""), "study", "smoke", store, Ranks(), torch.device("cpu"))
+    training.store_failure("too late")
+    assert store.trials([spec.trial_id])[spec.trial_id]["status"] == DONE
+    assert store.read("measurements", [spec.trial_id]).num_rows == 4

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from denoise_core.errors import UserError
 from denoise_core.inference import denoise_image, pad_to_multiple
+from denoise_core.networks.unet import UNet
 
 
 class Small(nn.Module):
@@ -72,9 +73,9 @@ def test_small_images_go_through_whole_and_without_gradient() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UserError, match=r"max_pixels = 16384 leaves no room .* halo of 64; use at least 25600"):
+    with pytest.raises(UserError, match=r"max_pixels = 16384 leaves no room .* halo of 128; use at least 82944"):
         denoise_image(Small(), torch.rand(2, 300, 300), max_pixels=128 * 128)
-    denoise_image(Small(), torch.rand(2, 300, 300), max_pixels=25600)
+    denoise_image(Small(), torch.rand(2, 300, 300), max_pixels=82944)
     with pytest.raises(ValueError, match="the sizes must agree"):
         denoise_image(lambda x: x[..., 1:], torch.rand(1, 8, 8))
     with pytest.raises(ValueError, match="expected"):
@@ -90,3 +91,18 @@ def test_padding_equals_numpy_reflect(height: int, width: int, square: bool) -> 
     pads = ((0, 0), (0, 0), (0, down // 32 * 32 - height), (0, right // 32 * 32 - width))
     np.testing.assert_array_equal(padded.numpy(), np.pad(images.numpy(), pads, mode="reflect"))
     assert torch.equal(padded[..., :height, :width], images)
+
+
+def test_tiles_of_the_papers_network_are_seamless() -> None:
+    torch.manual_seed(0)
+    network = UNet(1, 4, init_scale=1.0).double()
+
+    def padded(image: torch.Tensor) -> torch.Tensor:
+        height, width = image.shape[-2:]
+        return network(pad_to_multiple(image))[..., :height, :width]
+
+    image = torch.rand(1, 700, 330, dtype=torch.float64)
+    whole = denoise_image(padded, image)
+    assert whole.std() > 1e-3
+    torch.testing.assert_close(denoise_image(padded, image, max_pixels=300 * 300), whole, rtol=0, atol=1e-9)
+    assert (denoise_image(padded, image, max_pixels=300 * 300, halo=32) - whole).abs().max() > 1e-6

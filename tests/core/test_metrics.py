@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from denoise_core.errors import TrainingDiverged, UserError
-from denoise_core.metrics.full_reference import MAX_PSNR, measure, ssim
+from denoise_core.metrics.full_reference import MAX_PSNR, measure, psnr, ssim
 from denoise_core.metrics.protocol import PROTOCOLS, SSIM
 from denoise_core.noise.models import parse_noise
 from denoise_core.seeding import generator
@@ -118,3 +118,10 @@ def test_bad_input() -> None:
             measure(PAPER, torch.full_like(image, value), image)
     with pytest.raises(ValueError, match="one shape"):
         measure(CANONICAL, torch.zeros(3, 16, 16), image)
+
+
+def test_values_that_are_not_finite_never_score() -> None:
+    image = torch.rand(1, 16, 16)
+    broken = image.clone()
+    broken[0, 0, 0] = float("nan")
+    assert math.isnan(psnr(broken, image, 1.0))

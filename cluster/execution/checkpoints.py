@@ -1,0 +1,110 @@
+"""A trial's checkpoints and last weights in the store, on a local disk or in an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from cluster.results.store import Store
+from denoise_core import checkpoint as checkpoints
+
+log = logging.getLogger("denoise")
+
+
+class CheckpointFolder:
+    """Checkpoints under ``<store>/checkpoints/<trial>/step-...``, last weights in ``<store>/weights/<trial>``."""
+
+    def __init__(self, store: Store, trial_id: str):
+        self.store, self.trial_id = store, trial_id
+        self._local = store.local / "checkpoints" / trial_id if store.local is not None else None
+
+    def save(self, checkpoint: checkpoints.Checkpoint, extra: Mapping[str, Any]) -> None:
+        """Saves; ``extra`` (plain numbers, text, lists) goes along. Older ones are removed afterwards."""
+        whole = checkpoints.Checkpoint(checkpoint.step, checkpoint.weights, {**checkpoint.state, "run": dict(extra)})
+        if self._local is not None:
+            checkpoints.save(self._local, whole)
+            return
+        older = self._remote_steps()
+        with tempfile.TemporaryDirectory() as folder:
+            path = checkpoints.save(Path(folder), whole)
+            # META last: a checkpoint without it does not exist
+            for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
+                self.store.write_bytes(f"checkpoints/{self.trial_id}/{path.name}/{name}", (path / name).read_bytes())
+        for one in older:
+            if one != path.name:
+                self.store.filesystem.delete_dir(f"{self._remote}/{one}")
+
+    def load(self) -> checkpoints.Checkpoint | None:
+        """The newest checkpoint that is whole; damaged ones are set aside and logged."""
+        if self._local is None:
+            return self._load_remote()
+        while (path := checkpoints.latest(self._local)) is not None:
+            try:
+                return checkpoints.load(path)
+            except checkpoints.CorruptCheckpoint as error:
+                with contextlib.suppress(FileNotFoundError):  # another process may have replaced it
+                    aside = checkpoints.set_aside(path)
+                    log.warning("the checkpoint is damaged (%s): set aside as %s", error, aside)
+        return None
+
+    def keep_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Keeps the last weights, for export and for parameters that affect inference only."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = checkpoints.save(Path(folder), checkpoint)
+            self.store.write_bytes(f"weights/{self.trial_id}.safetensors", (path / checkpoints.WEIGHTS).read_bytes())
+
+    def remove(self) -> None:
+        """Removes the checkpoints of a trial that is stored. What cannot be removed does no harm."""
+        if self._local is not None:
+            shutil.rmtree(self._local, ignore_errors=True)
+            return
+        with contextlib.suppress(OSError):
+            self.store.filesystem.delete_dir(self._remote)
+
+    @property
+    def _remote(self) -> str:
+        return f"{self.store.root}/checkpoints/{self.trial_id}"
+
+    def _remote_steps(self) -> list[str]:
+        selector = pafs.FileSelector(self._remote, allow_not_found=True)
+        return sorted(one.base_name for one in self.store.filesystem.get_file_info(selector))
+
+    def _load_remote(self) -> checkpoints.Checkpoint | None:
+        for step in reversed(self._remote_steps()):
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
+                        content = self.store.read_bytes(f"checkpoints/{self.trial_id}/{step}/{name}")
+                        (Path(folder) / name).write_bytes(content)
+                    return checkpoints.load(Path(folder))
+                except (FileNotFoundError, checkpoints.CorruptCheckpoint) as error:
+                    log.warning("the checkpoint %s is not whole (%s): an earlier one is taken", step, error)
+        return None
+
+
+def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:
+    """Sets aside the damaged checkpoints of unfinished trials and returns a sentence for each."""
+    if store.local is None:
+        return []  # a worker notices it when it reads
+    faults = []
+    for one in ids:
+        path = checkpoints.latest(store.local / "checkpoints" / one)
+        if path is None:
+            continue
+        try:
+            checkpoints.load(path)
+        except checkpoints.CorruptCheckpoint as error:
+            with contextlib.suppress(FileNotFoundError):  # another process may have replaced it
+                checkpoints.set_aside(path)
+                faults.append(
+                    f"The checkpoint of trial {one} is damaged ({error}): it was set aside, the trial starts anew, "
+                    "nothing else is lost."
+                )
+    return faults
