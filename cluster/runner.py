@@ -103,11 +103,13 @@ class Runner:
     def _fixed(self) -> dict[str, Any]:
         """The settings that are no axis and no field of the data: one value each."""
         axes = {name for axis in self.study.axes for name in axis.names}
+        searched = {one if isinstance(one, str) else one.names[0] for one in self.study.search}
+        searched = searched if self.options.search == "optuna" else set()
         fixed = {}
         for name, values in self.options.settings.items():
             if name in axes:
                 continue
-            if len(values) > 1 and self.options.search == "grid":
+            if len(values) > 1 and name not in searched:
                 raise UserError(
                     f"--set {name} has {len(values)} values, but {name} is no axis of this study: give one."
                 )

@@ -28,6 +28,9 @@ from denoise_core.images.image_set import ImageSet
 MAX_PIXELS = 2**28
 """Largest H*W that is decoded; a larger header is more often a mistake or a decompression bomb than an image."""
 
+MEMORY_SHARE = 0.6
+"""Part of the machine's memory that the images of a set (float32) may take."""
+
 GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 """MATLAB rgb2gray, which made the gray benchmark sets from the colour ones."""
 
@@ -48,7 +51,7 @@ def load_folder(path: Path | str, channels: int | None = None, *, skip: Sequence
     _check_channels(channels)
     files = _image_files(folder, skip)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # the decoders release the GIL
-        images = [pair for pairs in pool.map(_read_file, files) for pair in pairs]
+        images = _within_memory(folder, len(files), pool.map(_read_file, files))
     names, pixels = [name for name, _ in images], [image for _, image in images]
     if channels is None:
         _refuse_mixture(folder, names, pixels)
@@ -85,6 +88,23 @@ def _image_files(folder: Path, skip: Sequence[str]) -> list[Path]:
                 f"{other.name} and {file.name} in {folder} would both be called {file.stem!r}; rename or remove one."
             )
     return files
+
+
+def _within_memory(folder: Path, count: int, files: Iterator[list[tuple[str, Tensor]]]) -> list[tuple[str, Tensor]]:
+    """All images of ``files``, unless the first ones already show that a set of ``count`` files will not fit."""
+    most = MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    images: list[tuple[str, Tensor]] = []
+    used = 0
+    for number, pairs in enumerate(files, start=1):
+        images += pairs
+        used += sum(4 * image.numel() for _, image in pairs)
+        expected = used * count / number if number >= 50 else used
+        if expected > most:
+            raise UserError(
+                f"the images of {folder} would take about {expected / 2**30:.0f} GiB in memory, more than "
+                f"{most / 2**30:.0f} GiB of this machine's; use fewer or smaller images, or a machine with more memory."
+            )
+    return images
 
 
 def _refuse_mixture(folder: Path, names: Sequence[str], pixels: Sequence[Tensor]) -> None:

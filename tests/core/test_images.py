@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -378,3 +379,12 @@ def test_batch_errors() -> None:
         images.check(17)
     with pytest.raises(UserError, match="no field 'noisy3': did you mean"):
         images.batch(size=1, patch=4, seed=0, step=0, fields=("noisy3",))
+
+
+def test_a_set_that_does_not_fit_in_memory_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(60):
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"{index}.png")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr("denoise_core.images.folder.MEMORY_SHARE", 55 * 4 * 32 * 32 / memory)
+    with pytest.raises(UserError, match=r"would take about .* GiB in memory, more than .* use fewer"):
+        load_folder(tmp_path)
