@@ -140,7 +140,16 @@ def main() -> None:
         figures = {}
         for side in ("plain", "ray"):
             with tempfile.TemporaryDirectory() as folder:
-                study = ["--budget", flags.budget, "--steps", flags.steps, "--seeds", flags.seeds, "--no-references"]
+                study = [
+                    "--budget",
+                    flags.budget,
+                    "--steps",
+                    flags.steps,
+                    "--seeds",
+                    flags.seeds,
+                    "--references",
+                    "none",
+                ]
                 study += ["--store", f"{folder}/store", "--max-concurrent", str(flags.processes)]
                 own = [__file__, "--processes", str(flags.processes), "--plain"] if side == "plain" else [str(SCRIPT)]
                 seconds, memory = timed([sys.executable, *own, *study])

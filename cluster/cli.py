@@ -38,7 +38,7 @@ class Options:
     dry_run: bool
     report_only: bool
     open_report: bool
-    references: bool
+    references: str | None
     steps: int | None
     precision: str | None
     compile: bool
@@ -134,7 +134,11 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
     add("--precision", choices=("fp32", "bf16"), help="numbers of the forward passes (default: the budget's)")
     add("--compile", action="store_true", help="compile the networks with torch.compile")
-    add("--no-references", dest="references", action="store_false", help="leave out the reference methods")
+    add(
+        "--references",
+        choices=("none", "first", "all"),
+        help="reference methods (default: first for laptop, all for gpu)",
+    )
     add("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     add("--report-only", action="store_true", help="write the report from what is stored, train nothing")
     add("--open", action="store_true", help="open the report in a browser")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -289,7 +289,14 @@ def _with_settings(study: Study, options: Options) -> Study:
     for axis in study.axes:
         given = options.settings.get(axis.names[0]) if len(axis.names) == 1 else None
         axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
-    return replace(study, axes=axes, references=study.references if options.references else ())
+    return replace(study, axes=axes, references=_references(study, options))
+
+
+def _references(study: Study, options: Options) -> Sequence[str]:
+    """A small budget pays for one reference line, as it does for one noise."""
+    small = options.budget in ("smoke", "laptop")
+    count = {"none": 0, "first": 1, "all": len(study.references)}[options.references or ("first" if small else "all")]
+    return study.references[:count]
 
 
 def _recipe(study: Study, options: Options) -> Recipe:

@@ -104,8 +104,10 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Study:
-    """See the module. ``search`` names the parameters of ``--search optuna``; ``references`` are methods that are
-    trained beside, with the same images, steps and shared parameters, as lines to compare with.
+    """See the module. ``search`` names the parameters of ``--search optuna``.
+
+    ``references`` are methods, the most telling first, that are trained beside, with the same images, steps and shared
+    parameters, as lines to compare with.
     """
 
     name: str

@@ -170,3 +170,11 @@ def test_a_name_in_the_message_of_a_plan_is_not_markup(call: Callable[..., Any])
 def test_the_same_value_twice_is_one_setting(call: Callable[..., Any]) -> None:
     _, out, _ = call("--dry-run", "--set", "gamma=2,2.0", "--seeds", "1")
     assert "1 trainings with 1 seed(s)" in out
+
+
+@pytest.mark.parametrize(("flags", "count"), [((), 3), (("--references", "all"), 4), (("--references", "none"), 2)])
+def test_a_small_budget_trains_the_first_reference_only(
+    call: Callable[..., Any], flags: tuple[str, ...], count: int
+) -> None:
+    _, out, _ = call("--dry-run", "--seeds", "1", *flags, study=replace(STUDY, references=["n2c", "n2n"]))
+    assert f"{count} trainings with 1 seed(s)" in out

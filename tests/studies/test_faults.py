@@ -24,7 +24,7 @@ from cluster.execution.suggestions import STARTUP
 from .conftest import ROOT, Cluster, environment
 
 SCRIPT = "neighbor2neighbor_gamma.py"
-LONG = ("--steps", "400", "--seeds", "2", "--no-references")
+LONG = ("--steps", "400", "--seeds", "2", "--references", "none")
 
 FAILING = """
 from cluster.report.figures import Curve
@@ -113,7 +113,7 @@ def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(cluster: Cluster, undisturb
 
 def test_two_workers_give_the_result_of_one(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    one = ("--steps", "400", "--seeds", "1", "--set", "gamma=0", "--no-references", "--store", str(store))
+    one = ("--steps", "400", "--seeds", "1", "--set", "gamma=0", "--references", "none", "--store", str(store))
     cluster.run(SCRIPT, *one, "--workers-per-trial", "2", "--cpus-per-trial", "2")
     assert pd.read_parquet(store / "trials")["workers"].tolist() == [2]
     keys = ["trial_id", "dataset", "image_id", "output", "metric", "protocol"]
