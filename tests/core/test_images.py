@@ -213,7 +213,14 @@ def test_bundled_sets_are_disjoint_small_and_deterministic() -> None:
         assert all(max(image.shape[1:]) <= 256 for image in test.pixels)
         assert all(0 <= image.min() < image.max() <= 1 for image in train.pixels + test.pixels)
     assert (len(load_bundled("bundled_train")), len(load_bundled("bundled_test"))) == (8, 6)
-    assert load_bundled("bundled_test").ids == ("astronaut", "camera", "chelsea", "coffee")
+    assert load_bundled("bundled_test").ids == (
+        "astronaut",
+        "camera",
+        "chelsea",
+        "coffee",
+        "coins",
+        "motorcycle_left",
+    )
     assert load_bundled("bundled_test").fingerprint == load_bundled("bundled_test").fingerprint
     colour = load_bundled("bundled_test", 3).pixels[0]
     assert not torch.equal(colour[0], colour[1]), "astronaut must be in true colour"
