@@ -6,30 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DEPTH = 5
-"""Number of 2x2 max-poolings: sides must be multiples of 2 ** DEPTH = 32."""
-
 
 class UNet(nn.Module):
-    """(N, C, H, W) -> (N, C, H, W), H and W multiples of 32; the output is the clean image, there is no global skip.
+    """(N, C, H, W) -> (N, C, H, W), H and W multiples of 2 ** depth; the output is the clean image, without global skip.
 
-    Five max-poolings, 3x3 convolutions with LeakyReLU(0.2), 2x2 transposed convolutions, a tail of three 1x1
-    convolutions. ``features`` is the width of the encoder (48 in the paper: 1,259,475 parameters for 3 channels), the
+    ``depth`` max-poolings (5 in the paper), 3x3 convolutions with LeakyReLU(0.2), 2x2 transposed convolutions, a tail of
+    three 1x1 convolutions. ``features`` is the width of the encoder (48 in the paper: 1,259,475 parameters for 3 channels), the
     decoder is twice as wide. Initialised with Kaiming normal times ``init_scale``, biases 0, as the official
     code does with 0.1: its initial output is all but zero.
     """
 
-    def __init__(self, channels: int, features: int = 48, init_scale: float = 0.1):
+    def __init__(self, channels: int, features: int = 48, init_scale: float = 0.1, depth: int = 5):
         super().__init__()
         wide = 2 * features
         self.first = _conv3(channels, features)
-        self.encoder = nn.ModuleList(_conv3(features, features) for _ in range(DEPTH))
+        self.encoder = nn.ModuleList(_conv3(features, features) for _ in range(depth))
         self.bottom = _conv3(features, features)
-        up_widths = [features] + [wide] * (DEPTH - 1)
-        skip_widths = [features] * (DEPTH - 1) + [channels]
+        up_widths = [features] + [wide] * (depth - 1)
+        skip_widths = [features] * (depth - 1) + [channels]
         self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 2, stride=2) for width in up_widths)
         self.decoder_a = nn.ModuleList(_conv3(up + skip, wide) for up, skip in zip(up_widths, skip_widths, strict=True))
-        self.decoder_b = nn.ModuleList(_conv3(wide, wide) for _ in range(DEPTH))
+        self.decoder_b = nn.ModuleList(_conv3(wide, wide) for _ in range(depth))
         self.tail = nn.ModuleList([nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, wide, 1), nn.Conv2d(wide, channels, 1)])
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
