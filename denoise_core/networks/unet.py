@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """(N, C, H, W) -> (N, C, H, W), H and W multiples of 2 ** depth; the output is the clean image, without global skip.
+    """(N, C, H, W) -> (N, C, H, W), H and W multiples of 2 ** depth; the output is the clean image, no global skip.
 
-    ``depth`` max-poolings (5 in the paper), 3x3 convolutions with LeakyReLU(0.2), 2x2 transposed convolutions, a tail of
-    three 1x1 convolutions. ``features`` is the width of the encoder (48 in the paper: 1,259,475 parameters for 3 channels), the
-    decoder is twice as wide. Initialised with Kaiming normal times ``init_scale``, biases 0, as the official
-    code does with 0.1: its initial output is all but zero.
+    ``depth`` max-poolings (5 in the paper), 3x3 convolutions with LeakyReLU(0.2), 2x2 transposed convolutions, a tail
+    of three 1x1 convolutions. ``features`` is the width of the encoder (48 in the paper: 1,259,475 parameters for 3
+    channels), the decoder is twice as wide. Initialised with Kaiming normal times ``init_scale``, biases 0, as the
+    official code does with 0.1: its initial output is all but zero.
     """
 
     def __init__(self, channels: int, features: int = 48, init_scale: float = 0.1, depth: int = 5):
