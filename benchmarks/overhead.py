@@ -65,7 +65,7 @@ def plain(arguments: list[str], processes: int) -> None:
     study = neighbor2neighbor_gamma.study
     runner = Runner(study, parse(study, arguments), "", Console())
     found = runner._plan()
-    seconds = estimate_seconds(found.left, runner.data, found)
+    seconds = estimate_seconds(found.left, runner.data, found, measure=True)
     order = sorted(found.left, key=lambda one: -seconds[one.spec.trial_id])
     root = str(runner.options.data_root) if runner.options.data_root else None
     payloads = [(one.spec, runner.options.store, root) for one in order]
