@@ -49,7 +49,7 @@ def train_in_a_plain_process(payload: tuple[Any, str, str | None]) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     training = Training(Task(spec, ""), "overhead", "plain", Store(store), Ranks(), torch.device("cpu"))
-    training.run(_data(spec.data, root), Silent())
+    training.run(_data(spec, root), Silent())
 
 
 def plain(arguments: list[str], processes: int) -> None:
