@@ -105,7 +105,6 @@ def execute(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
     board = hosted.remote(work, store.location)
-    ray.get(board.ready.remote())
     scratch = _scratch(store, current)
     settings = RunSettings(
         work.study, work.budget, store.location, str(data_root) if data_root else None,
@@ -113,15 +112,15 @@ def execute(
     )  # fmt: skip
     failures = MAX_ATTEMPTS * min(per_run, 5)
     try:
+        ray.get(board.ready.remote())
         with _interruptible() as interrupted, console.watching(board, interrupted, concurrent):
             results = _tuner(settings, board, work, runs, concurrent, failures).fit()
         if not interrupted.is_set():
             _record_lost(ray.get(board.unfinished.remote()), results, work, store)
         return not interrupted.is_set()
-    except ray.exceptions.RayActorError as error:
-        raise UserError(
-            f"Ray lost the study's board ({str(error).splitlines()[0]}): what is stored is safe, run it again."
-        ) from None
+    except ray.exceptions.RayError as error:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise UserError(f"Ray could not go on ({reason}): what is stored is safe, run it again.") from None
     finally:
         ray.kill(board)
         _remove(scratch, store)

@@ -53,6 +53,16 @@ print(json.dumps([keep(ray.cluster_resources()), keep(ray.available_resources())
         whole, free, groups = json.loads(done.stdout.strip().splitlines()[-1])
         return whole, free, groups
 
+    def answers(self) -> bool:
+        """Whether it runs a task with an environment of its own, as every study asks for."""
+        program = f"""
+import logging, ray
+environment = {{"env_vars": {{"PROBE": "1"}}}}
+ray.init(address={self.address!r}, runtime_env=environment, log_to_driver=False, logging_level=logging.CRITICAL)
+assert ray.get(ray.remote(num_cpus=0)(lambda: 1).remote(), timeout=60) == 1
+"""
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment()).returncode == 0
+
     def assert_free(self) -> None:
         """Everything that a study took is given back, within a few seconds of its end."""
         for _ in range(10):
@@ -97,8 +107,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.5)
-    time.sleep(2)
-    yield Cluster(f"127.0.0.1:{port}")
+    ready = Cluster(f"127.0.0.1:{port}")
+    for _ in range(5):  # an open port is not yet a cluster that starts workers
+        if ready.answers():
+            break
+    yield ready
     os.killpg(head.pid, signal.SIGTERM)
     time.sleep(3)
     os.killpg(head.pid, signal.SIGKILL)
