@@ -48,7 +48,7 @@ def train_in_a_plain_process(payload: tuple[Any, str, str | None]) -> None:
     spec, store, root = payload
     keep_freed_memory()
     torch.set_num_threads(1)
-    training = Training(Task(spec, ""), "overhead", "plain", Store(store), Ranks(), torch.device("cpu"))
+    training = Training(Task(spec, "", (spec.params,)), "overhead", "plain", Store(store), Ranks(), torch.device("cpu"))
     training.run(_data(spec, root), Silent())
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from cluster.console import Console
-from cluster.study import BUDGETS, Budget, Study
+from cluster.imagery import BUDGETS, Budget
+from cluster.study import Study
 from denoise_core.errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -74,7 +75,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
     for name, value in (("--gpus-per-trial", gpus), ("--cpus-per-trial", cpus)):
         if value < 0 or (name == "--cpus-per-trial" and value == 0):
             raise UserError(f"{name} {value:g} is not allowed: give a positive number.")
-    data = {name: value for name in ("train", "test", "channels") if (value := getattr(flags, name)) is not None}
+    data = {name: value for name in ("train", "clean", "test", "channels") if (value := getattr(flags, name)) is not None}
     return Options(
         budget=budget,
         seeds=tuple(range(_at_least("--seeds", flags.seeds, 1))),
@@ -127,9 +128,10 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--store", default="results", metavar="PATH", help="results store: a folder or s3://..., gs://...")
     add("--data-root", metavar="PATH", help="folder of named image sets (default: $DENOISE_DATA)")
     add("--train", metavar="SET", help="training images: a named set or a folder")
+    add("--clean", metavar="SET", help="clean images of other scenes, for methods that learn from unpaired images")
     add("--test", metavar="SET", action="append", help="test images: a named set or a folder (repeatable)")
     add("--channels", type=int, choices=(1, 3), help="gray or colour")
-    add("--noise", metavar="NAME", action="append", help="gauss25, gauss5_50, poisson30, ... (repeatable)")
+    add("--noise", metavar="NAME", action="append", help="gauss25, poisson30, film, ldct5e4, ... (repeatable)")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter; NAME=1,2,3 replaces an axis")
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
     add("--precision", choices=("fp32", "bf16"), help="numbers of the forward passes (default: the budget's)")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rich.console
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -107,27 +108,31 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _picture(snapshot: Snapshot, started: float, lanes: int) -> Table:
-    """Counts and time left on top, then one line a running training."""
+def _picture(snapshot: Snapshot, started: float, lanes: int) -> Group:
+    """Counts and time left, the best so far, a bar, then one line a running training."""
     ended = snapshot.done + snapshot.pruned + snapshot.failed
     total = ended + len(snapshot.running) + snapshot.left
-    picture = Table.grid(padding=(0, 2))
     counts = f"{snapshot.done} done"
     counts += f", {snapshot.pruned} pruned" if snapshot.pruned else ""
     counts += f", {snapshot.failed} failed" if snapshot.failed else ""
     counts += f" · {len(snapshot.running)} running · {snapshot.left} left · {duration(time.time() - started)}"
     left = _time_left(snapshot, lanes)
     counts += f" · about {duration(left)} to go" if left is not None else ""
-    best = f"best so far: {snapshot.best[0]}, {snapshot.best[1]:.2f} dB on validation" if snapshot.best else ""
-    picture.add_row(Text(counts, style="bold"), Text(best, style="cyan"))
-    picture.add_row(ProgressBar(total=max(1, total), completed=ended + _parts(snapshot), width=50), Text(""))
+    counts += " · Ray is starting its workers" if not ended and not snapshot.running else ""
+    lines: list[RenderableType] = [_line(counts, "bold")]
+    if snapshot.best:
+        lines.append(_line(f"best so far: {snapshot.best[0]}, {snapshot.best[1]:.2f} dB on validation", "cyan"))
+    lines.append(ProgressBar(total=max(1, total), completed=ended + _parts(snapshot), width=50))
+    running = Table.grid(padding=(0, 2))
     for one in snapshot.running:
         state = f"step {one.step:,} of {one.steps:,}" if one.step else "starting"
-        bar = ProgressBar(total=max(1, one.steps), completed=one.step, width=30)
-        row = Table.grid(padding=(0, 2))
-        row.add_row(Text(f"  {one.label}, seed {one.seed}"), bar, Text(state, style="dim"))
-        picture.add_row(row, Text(""))
-    return picture
+        bar = ProgressBar(total=max(1, one.steps), completed=one.step, width=16)
+        running.add_row(_line(f"  {one.label}, seed {one.seed}"), bar, _line(state, "dim"))
+    return Group(*lines, running)
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _parts(snapshot: Snapshot) -> float:

@@ -19,10 +19,11 @@ from denoise_core.errors import UserError, nearest
 from denoise_core.evaluation import denoise
 from denoise_core.memory import keep_freed_memory
 from denoise_core.method import Recipe, create, method_class
-from denoise_core.specification import DataSpec, LoadedData, TrialSpec, specify
+from denoise_core.specification import EVALUATION_FIELDS, DataSpec, LoadedData, TrialSpec, specify
 from denoise_core.trainer import Trainer
 
 CELL, REFERENCE = "cell", "reference"
+TRAINED = "trained"
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,36 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a study and the rows of those that the store holds."""
+    """The trials of a study and what the store holds of them: rows by trial id, and the ids of evaluations.
+
+    Trials that differ in inference-time values only are one training with several evaluations.
+    """
 
     trials: Sequence[PlannedTrial]
     stored: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluated: frozenset[str] = frozenset()
 
     @property
     def left(self) -> list[PlannedTrial]:
         """What is not done yet; failed trials are tried again."""
         return [one for one in self.trials if self.status(one) != DONE]
 
+    @property
+    def trainings(self) -> dict[str, list[PlannedTrial]]:
+        """The trials by their training, the id of which is the key."""
+        return grouped(self.trials)
+
+    @property
+    def trainings_left(self) -> dict[str, list[PlannedTrial]]:
+        """Trainings with anything left to do, with what is left of each."""
+        return grouped(self.left)
+
     def status(self, trial: PlannedTrial) -> str:
-        """``done``, ``pruned``, ``failed`` or ``missing``."""
+        """``done``, ``pruned``, ``failed``, ``trained`` (but not evaluated with its values) or ``missing``."""
         row = self.stored.get(trial.spec.trial_id)
-        return str(row["status"]) if row else "missing"
+        if row is None:
+            return "missing"
+        return TRAINED if row["status"] == DONE and trial.spec.evaluation_id not in self.evaluated else str(row["status"])
 
     def without_given_up(self) -> Plan:
         """Without the seeds that a search never trained, because an earlier seed was pruned or failed."""
@@ -60,7 +77,16 @@ class Plan:
 
     def read(self, store: Store) -> Plan:
         """The same plan against the store as it is now."""
-        return replace(self, stored=store.trials(one.spec.trial_id for one in self.trials))
+        stored = store.trials(one.spec.trial_id for one in self.trials)
+        return replace(self, stored=stored, evaluated=frozenset(store.names("measurements")))
+
+
+def grouped(trials: Sequence[PlannedTrial]) -> dict[str, list[PlannedTrial]]:
+    """Trials by their training."""
+    groups: dict[str, list[PlannedTrial]] = {}
+    for one in trials:
+        groups.setdefault(one.spec.trial_id, []).append(one)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,7 @@ class Planner:
     def __init__(self, study: Study, recipe: Recipe, settings: Mapping[str, Any], data: Sequence[DataInUse]):
         self.study, self.recipe, self.data = study, recipe, data
         self.settings = {**study.base, **settings}
-        self._references = {name: method_class(name) for name in study.references}
+        self._references = {name: method_class(name) for name in (*study.references, *study.baselines)}
         known = {**method_class(study.method).Config.model_fields, **DataSpec.model_fields}
         for name in (*(one for axis in study.axes for one in axis.names), *self.settings):
             if name not in known:
@@ -91,7 +117,7 @@ class Planner:
                 planned += [self.trial(cell, data, seed) for seed in seeds]
             for reference in self._references:
                 planned += [self._reference(reference, data, seed) for seed in seeds]
-        return list({one.spec.trial_id: one for one in planned}.values())  # 2 and 2.0 are one setting
+        return list({one.spec.evaluation_id: one for one in planned}.values())  # 2 and 2.0 are one setting
 
     def trial(self, cell: Mapping[str, Any], data: DataInUse, seed: int) -> PlannedTrial:
         """One cell with one seed."""
@@ -113,11 +139,11 @@ class Planner:
 
 def with_fields(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
     """The same images under a data field that an axis varies. Raises UserError."""
-    unsuitable = set(fields) - {"noise_realisation"}
+    unsuitable = set(fields) - {"noise_realisation", *EVALUATION_FIELDS}
     if unsuitable:
         raise UserError(
-            f"An axis cannot vary {unsuitable.pop()}: of the data only noise_realisation can be an axis; "
-            "use --train, --test and --noise for the others."
+            f"An axis cannot vary {unsuitable.pop()}: of the data only noise_realisation and "
+            f"{', '.join(EVALUATION_FIELDS)} can be an axis; use --train, --test and --noise for the others."
         )
     return change(spec, fields)
 
@@ -130,9 +156,19 @@ def change(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
         raise UserError(explain(error, DataSpec, "The data")) from None
 
 
-def task_of(trial: PlannedTrial) -> Task:
-    """What the board hands out."""
-    return Task(trial.spec, f"{trial.label}, {trial.spec.data.noise}", reference=trial.role == REFERENCE)
+def task_of(trials: Sequence[PlannedTrial]) -> Task:
+    """What the board hands out: one training with the evaluations of all ``trials``, which share it."""
+    first = trials[0]
+    label = training_label(first) if len(trials) > 1 else first.label
+    label += f", {len(trials)} evaluations" if len(trials) > 1 else ""
+    evaluations = tuple(one.spec.params for one in trials)
+    return Task(first.spec, f"{label}, {first.spec.data.noise}", evaluations, reference=first.role == REFERENCE)
+
+
+def training_label(trial: PlannedTrial) -> str:
+    """What names a training, whatever is chosen at inference."""
+    values = [f"{name} = {show(value)}" for name, value in trial.cell.items() if name not in trial.spec.params]
+    return ", ".join(values) or method_class(trial.spec.method).title
 
 
 def show(value: Any) -> str:
@@ -152,15 +188,16 @@ def estimate_seconds(
         row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE
     }
     loaded = {one.contents: one for one in data}
-    for trial in trials:
-        if measure and trial.spec.group_id not in by_group:
-            by_group[trial.spec.group_id] = _measure(trial.spec, loaded[trial.spec.contents])
+    for group in grouped(trials).values():
+        spec = group[0].spec
+        if measure and spec.group_id not in by_group:
+            by_group[spec.group_id] = _measure(spec, loaded[spec.contents], evaluations=len(group))
     measured = [seconds for seconds in by_group.values() if seconds is not None]
     usual = sum(measured) / len(measured) if measured else 0.0
     return {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
 
 
-def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float | None:
+def _measure(spec: TrialSpec, data: LoadedData, evaluations: int, limit_s: float = 2.0) -> float | None:
     """Seconds of one trial, None where it cannot be trained in this process."""
     keep_freed_memory()
     threads = torch.get_num_threads()
@@ -186,5 +223,5 @@ def _measure(spec: TrialSpec, data: LoadedData, limit_s: float = 2.0) -> float |
         return None  # out of memory, for example: whether the workers can is not for the driver to say
     finally:
         torch.set_num_threads(threads)
-    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats
+    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats * evaluations
     return per_step * spec.recipe.steps + per_pixel * pixels

@@ -25,9 +25,11 @@ from cluster.plan import (
     Plan,
     PlannedTrial,
     Planner,
+    TRAINED,
     change,
     estimate_seconds,
     task_of,
+    training_label,
 )
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
@@ -84,11 +86,19 @@ class Runner:
         given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
             given = {**self._facts(str(given["train"]), given.get("channels")), **given}
+            if specs[0].clean and "clean" not in given:
+                raise UserError(
+                    f"{self.study.method} learns from noisy images and clean images of other scenes; with --train pass "
+                    "--clean as well, a folder or a set of clean images, and --test with images to measure on."
+                )
         specs = [change(spec, given) for spec in specs]
         for spec in specs:
             parse_noise(spec.noise)
-        first = load_data(specs[0], options.data_root)  # the noises of a study share their images
-        return [replace(first, spec=spec) for spec in specs]
+        loaded: list[LoadedData] = []
+        for spec in specs:  # the noises of a study share their images
+            same = [one for one in loaded if change(one.spec, {"noise": spec.noise}) == spec]
+            loaded.append(replace(same[0], spec=spec) if same else load_data(spec, options.data_root))
+        return loaded
 
     def _facts(self, train: str, channels: int | None) -> dict[str, Any]:
         """What follows from the user's own training images: gray or colour, and how many can be set aside."""
@@ -148,8 +158,10 @@ class Runner:
 
     def _plan(self) -> Plan:
         trials = self._searched if self.options.search == "optuna" else self.planner.grid(self.options.seeds)
-        ids = [one.spec.trial_id for one in trials]
-        for fault in self.store.damaged(ids):
+        faults = self.store.damaged(
+            [one.spec.trial_id for one in trials], [one.spec.evaluation_id for one in trials]
+        )
+        for fault in faults:
             self.console.warn(fault)
         plan = Plan(trials).read(self.store)
         return plan.without_given_up() if self.options.search == "optuna" else plan
@@ -167,7 +179,7 @@ class Runner:
 
     def _left(self, plan: Plan) -> int:
         if self.options.search == "grid":
-            return len(plan.left)
+            return len(plan.trainings_left)
         ended = sum(1 for one in self._known(plan) if one.number is not None and one.state.is_finished())
         return max(0, self._search.trials - ended) * len(self.options.seeds)
 
@@ -178,18 +190,10 @@ class Runner:
         """Prints the plan; returns the mean estimated seconds of a training that is left."""
         options, left = self.options, self._left(plan)
         searching = options.search == "optuna"
-        statuses = [plan.status(one) for one in plan.trials]
         self.console.say(self.study.question, style="bold")
-        images = ", ".join(f"{one.name} ({len(one)})" for one in (self.data[0].train, *self.data[0].test))
-        noises = ", ".join(one.spec.noise for one in self.data[: len(self._in_use)])
-        self.console.say(f"Budget {options.budget}: {self.recipe.steps:,} steps; images {images}; noise {noises}.")
-        what = f"{self._search.trials} suggestions" if searching else f"{len(plan.trials)} trainings"
-        stored = f"{statuses.count(DONE)} stored"
-        stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
-        stored += (
-            f", {statuses.count(FAILED)} failed before and tried again" if FAILED in statuses and not searching else ""
-        )
-        self.console.say(f"{what} with {len(options.seeds)} seed(s): {stored}, {left} to train.")
+        for line in self._images():
+            self.console.say(line)
+        self.console.say(self._counts(plan, left))
         if not left:
             return 0.0
         trials = [self._default_trial] if searching else plan.left
@@ -206,6 +210,38 @@ class Runner:
             )
         self._seconds = seconds
         return mean
+
+    def _images(self) -> list[str]:
+        lines = []
+        for one in {one.contents: one for one in self.data}.values():
+            sets = {"noisy": one.train, "clean": one.clean, **{f"test {n + 1}": s for n, s in enumerate(one.test)}}
+            named = {"images" if one.clean is None and name == "noisy" else name: s for name, s in sets.items() if s}
+            shown = ", ".join(f"{name.rstrip(' 1')} {images.name} ({len(images)})" for name, images in named.items())
+            noises = [two.spec.noise for two in self.data[: len(self._in_use)] if two.contents == one.contents]
+            if noises:
+                lines.append(
+                    f"Budget {self.options.budget}: {self.recipe.steps:,} steps; {shown}; noise {', '.join(noises)}."
+                )
+        return lines
+
+    def _counts(self, plan: Plan, left: int) -> str:
+        """How many trainings and evaluations there are, stored and left."""
+        searching = self.options.search == "optuna"
+        trainings = plan.trainings
+        done = sum(1 for group in trainings.values() if plan.status(group[0]) in (DONE, TRAINED))
+        statuses = [plan.status(group[0]) for group in trainings.values()]
+        what = f"{self._search.trials} suggestions" if searching else f"{len(trainings)} trainings"
+        if len(plan.trials) > len(trainings):
+            what += f", {len(plan.trials)} evaluations"
+        stored = f"{done} stored"
+        stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
+        if FAILED in statuses and not searching:
+            stored += f", {statuses.count(FAILED)} failed before and tried again"
+        untrained = left if searching else sum(1 for s in statuses if s not in (DONE, TRAINED))
+        todo = f"{untrained} to train"
+        if not searching and left > untrained:
+            todo += f", {left - untrained} to evaluate from stored weights"
+        return f"{what} with {len(self.options.seeds)} seed(s): {stored}, {todo}."
 
     # ---- training ----
 
@@ -230,8 +266,8 @@ class Runner:
         """What is left, the longest first, so that the last ones to end are short."""
         if self.options.search == "optuna":
             return []
-        order = sorted(plan.left, key=lambda one: -self._seconds[one.spec.trial_id])
-        return [task_of(one) for one in order]
+        order = sorted(plan.trainings_left.items(), key=lambda one: -self._seconds[one[0]])
+        return [task_of(group) for _, group in order]
 
     # ---- report ----
 
@@ -246,9 +282,15 @@ class Runner:
         self.console.say("")
         self.console.say(str(judge(results)))
         failed = [one for one in plan.trials if plan.status(one) == FAILED]
-        for trial in failed:
+        for trial in {one.spec.trial_id: one for one in failed}.values():
             row = plan.stored[trial.spec.trial_id]
-            self.console.warn(f"{trial.label}, seed {trial.spec.seed} failed: {row['error']} (log: {row['log_path']})")
+            label = training_label(trial)
+            self.console.warn(f"{label}, seed {trial.spec.seed} failed: {row['error']} (log: {row['log_path']})")
+        unmeasured = [one for one in plan.trials if plan.status(one) == TRAINED]
+        if unmeasured and finished and not self.options.report_only:
+            logs = self.store.local / "logs" if self.store.local else "the nodes' log folders"
+            self.console.warn(f"{len(unmeasured)} evaluations are missing: they failed; see {logs}.")
+            failed += unmeasured
         self.console.say("")
         self.console.say(f"Report: {path}", style="bold")
         if self.options.open_report:
@@ -280,7 +322,7 @@ def _absolute(value: Any) -> Any:
 
 
 def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:
-    return task_of(planner.trial(params, data, seed))
+    return task_of([planner.trial(params, data, seed)])
 
 
 def _with_settings(study: Study, options: Options) -> Study:

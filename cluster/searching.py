@@ -20,7 +20,7 @@ from cluster.study import Axis, Study
 from denoise_core.config import Search, choice
 from denoise_core.errors import UserError
 from denoise_core.method import method_class
-from denoise_core.specification import DataSpec
+from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
 
 def search_settings(study: Study, planner: Planner, data: DataInUse, options: Options, store: Store) -> SearchSettings:
@@ -31,6 +31,11 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
             "add --set validation=12 (a number of training images)."
         )
     space = dict(_space(study, one) for one in (study.search or study.axes))
+    for name in set(space) & {*method_class(study.method).Config.inference_names(), *EVALUATION_FIELDS}:
+        raise UserError(
+            f"{name} acts at inference only, so one training serves all its values and there is nothing to search: "
+            f"leave --search out, and give other values with --set {name}=... if you like."
+        )
     for name, values in options.settings.items():
         if name in space:  # --set narrows what is searched
             space[name] = choice(*values)
@@ -109,7 +114,9 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
         params = {name: values.get(name) for name in settings.space}
         if group in own or len(rows) < len(settings.seeds) or not fits(params, settings.space):
             continue
-        if planner.trial(params, data, 0).spec.group_id == group:  # nothing but the searched parameters differs
+        same = planner.trial(params, data, 0).spec
+        # nothing but the searched parameters differs, and the objective was measured with the same inference
+        if same.group_id == group and all(values.get(name) == value for name, value in same.params.items()):
             ids = [row["trial_id"] for row in sorted(rows, key=lambda row: int(row["seed"]))]
             value = _mean([row["objective"] for row in rows])
             found.append(Outcome(None, params, TrialState.COMPLETE, value, _rungs(store, ids, settings.rungs)))

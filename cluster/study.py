@@ -15,18 +15,13 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
+from cluster.imagery import Imagery, Photographs
 from cluster.report.figures import Bars, Curve
 from cluster.report.papers import PaperTable
 from denoise_core.config import Search
 from denoise_core.errors import UserError
-from denoise_core.specification import DataSpec
-
-Budget = Literal["smoke", "laptop", "gpu", "paper"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "laptop", "gpu", "paper")
-"""smoke: seconds, for tests. laptop: minutes on two cores. gpu: about one GPU-hour a study. paper: as published."""
 
 
 @dataclass(frozen=True)
@@ -71,53 +66,22 @@ def choice(name: str, values: Sequence[Any]) -> Axis:
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Photographs with simulated noise, in the size that a budget can pay for.
-
-    ``smoke`` and ``laptop`` use gray images and the first noise: ``train400`` and ``bsd68`` where the data root has
-    them, else the photographs bundled with scikit-image. ``gpu`` uses colour and every noise, ``paper`` the
-    paper's sets.
-    """
-
-    noises: tuple[str, ...] = ("gauss25",)
-    paper_test: str = "kodak24"
-    paper_repeats: int = 10
-
-    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
-        """One DataSpec a noise."""
-        noises = self.noises[:1] if budget in ("smoke", "laptop") else self.noises
-        return [DataSpec(noise=noise, **self._images(budget, data_root)) for noise in noises]
-
-    def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
-        def has(*names: str) -> bool:
-            return data_root is not None and all((data_root / name).is_dir() for name in names)
-
-        if budget == "paper":
-            images = {"train": "imagenet_val", "test": (self.paper_test,), "channels": 3}
-            return {**images, "repeats": self.paper_repeats}
-        if budget == "gpu" and has("cbsd400_train", "kodak24"):
-            return {"train": "cbsd400_train", "test": ("kodak24",), "channels": 3, "validation": 12}
-        if budget != "smoke" and has("train400", "bsd68"):
-            return {"train": "train400", "test": ("bsd68",), "channels": 1, "validation": 12}
-        return {"train": "bundled_train", "test": ("bundled_test",), "channels": 1, "validation": 2}
-
-
-@dataclass(frozen=True)
 class Study:
     """See the module. ``search`` names the parameters of ``--search optuna``.
 
     ``references`` are methods, the most telling first, that are trained beside, with the same images, steps and shared
-    parameters, as lines to compare with.
+    parameters, as lines to compare with. ``baselines`` are such lines that cost next to nothing and are always drawn.
     """
 
     name: str
     question: str
     method: str
     axes: Sequence[Axis]
-    data: Photographs = Photographs()
+    data: Imagery = Photographs()
     base: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[str | Axis] = ()
     references: Sequence[str] = ()
+    baselines: Sequence[str] = ()
     paper: PaperTable | None = None
     plot: Curve | Bars | None = None
 

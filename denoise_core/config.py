@@ -90,6 +90,11 @@ class MethodConfig(BaseModel):
         extra = cls.model_fields[name].json_schema_extra
         return str(extra.get("affects", "training")) if isinstance(extra, dict) else "training"
 
+    @classmethod
+    def inference_names(cls) -> tuple[str, ...]:
+        """The parameters that leave the weights alone: one training serves all their values."""
+        return tuple(name for name in cls.model_fields if cls.affects(name) == "inference")
+
 
 def explain(error: ValidationError, model: type[BaseModel], owner: str) -> str:
     """The first fault of a validation as one sentence with the remedy."""
@@ -99,7 +104,8 @@ def explain(error: ValidationError, model: type[BaseModel], owner: str) -> str:
         return f"{owner} has no parameter '{name}': {nearest(name, model.model_fields)}."
     field = model.model_fields.get(name)
     options = get_args(field.annotation) if field is not None else ()
-    expected = fault["msg"][0].lower() + fault["msg"][1:]
+    message = fault["msg"].removeprefix("Value error, ")
+    expected = message[0].lower() + message[1:]
     if fault["type"] == "literal_error":
         expected = f"use one of {', '.join(map(repr, options))}"
     return f"{owner}: {name} = {fault['input']!r} is not allowed: {expected}."

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from denoise_core.images.image_set import ImageSet
+from denoise_core.images.windows import to_window
 from denoise_core.inference import denoise_image
 from denoise_core.method import Method
 from denoise_core.metrics.full_reference import measure, psnr
 from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import noisy_test_images
-from denoise_core.noise.models import NoiseModel
-from denoise_core.specification import LoadedData
+from denoise_core.noise.models import parse_noise
+from denoise_core.specification import EVALUATION_FIELDS, LoadedData
 from denoise_core.trainer import Ranks
 
 CANONICAL = "canonical"
@@ -57,15 +58,20 @@ class Evaluation:
     previews: list[Preview]
 
 
-def evaluate(method: Method, data: LoadedData, device: torch.device, ranks: Ranks) -> Evaluation:
-    """Evaluates on this rank's part of the test images (every ``world``-th)."""
+def evaluate(
+    method: Method, data: LoadedData, device: torch.device, ranks: Ranks, params: Mapping[str, Any]
+) -> Evaluation:
+    """Evaluates with these inference-time values on this rank's part of the test images (every ``world``-th)."""
+    method.reconfigure({name: value for name, value in params.items() if name not in EVALUATION_FIELDS})
+    noise = parse_noise(params.get("test_noise") or data.spec.noise)
     protocols = tuple(dict.fromkeys((method.protocol, CANONICAL)))
     result = Evaluation([], [])
     for images in data.test:
-        draws = noisy_test_images(images, data.noise, data.spec.repeats)
+        draws = noisy_test_images(images, noise, data.spec.repeats)
         for index, (image_id, repeat, noisy, clean) in enumerate(draws):
             if index % ranks.world != ranks.rank:
                 continue
+            noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
             denoised = denoise(method, noisy, device)
             for output, image in (("noisy", noisy), ("denoised", denoised)):
                 for protocol in protocols:
@@ -79,13 +85,18 @@ def evaluate(method: Method, data: LoadedData, device: torch.device, ranks: Rank
     return result
 
 
-def validation_psnr(method: Method, images: ImageSet, noise: NoiseModel, device: torch.device) -> float:
-    """Mean canonical PSNR in dB on images that are neither trained on nor reported on."""
-    values = [
-        psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak)
-        for _, _, noisy, clean in noisy_test_images(images, noise, repeats=1)
-    ]
+def validation_psnr(method: Method, data: LoadedData, device: torch.device) -> float:
+    """Mean canonical PSNR in dB on images that are neither trained on nor reported on, which ``data`` must have."""
+    assert data.validation is not None
+    values = []
+    for _, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
+        noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
+        values.append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
     return float(np.mean(values))
+
+
+def _viewed(image: Tensor, window: str) -> Tensor:
+    return to_window(image, window) if window else image
 
 
 def denoise(method: Method, noisy: Tensor, device: torch.device) -> Tensor:

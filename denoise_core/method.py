@@ -151,6 +151,13 @@ class Method(nn.Module):
         """The phases in order."""
         raise NotImplementedError
 
+    def reconfigure(self, values: Mapping[str, Any]) -> None:
+        """Other values of parameters that affect inference only. Raises UserError for unsuitable values."""
+        others = set(values) - set(self.Config.inference_names())
+        if others:
+            raise ValueError(f"{self.name}: {', '.join(sorted(others))} cannot change after the weights were made")
+        self.config = self.Config.build({**self.config.model_dump(), **values}, self.name)
+
     def prepare(self, source: ImageSource) -> ImageSource:
         """Derives the images that are trained on (for example extracted patches). By default the source itself."""
         return source

@@ -14,6 +14,11 @@ def constant(progress: float) -> float:
     return 1.0
 
 
+def linear(end: float) -> Schedule:
+    """From 1 down to ``end`` in a straight line."""
+    return lambda progress: 1.0 + (end - 1.0) * progress
+
+
 def steps(milestones: Sequence[float], factor: float) -> Schedule:
     """Multiplies by ``factor`` once progress has reached each milestone (PyTorch's MultiStepLR, in progress)."""
     return lambda progress: factor ** sum(progress >= milestone for milestone in milestones)

@@ -25,15 +25,22 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: str = Field("bundled_train", description="training images: a named set or a folder")
+    train: str = Field("bundled_train", description="training images, to be made noisy: a named set or a folder")
+    clean: str = Field("", description="clean images of other scenes, for methods that learn from unpaired images")
     test: tuple[str, ...] = Field(("bundled_test",), description="test images: named sets or folders", min_length=1)
     noise: str = Field("gauss25", description="gauss25, gauss5_50, poisson30, poisson5_50, ...")
     noise_realisation: Literal["fresh", "frozen"] = Field(
         "fresh", description="new noise at every draw, or one noisy copy of each training image"
     )
+    test_noise: str = Field("", description="noise of the test images, where it is not that of the training")
+    window: Literal["", "abdomen", "chest"] = Field("", description="Hounsfield window of CT images")
     channels: Literal[1, 3] = Field(1, description="gray or colour")
     validation: int = Field(0, description="training images set aside to choose settings on", ge=0)
     repeats: int = Field(1, description="noisy copies of each test image", ge=1)
+
+
+EVALUATION_FIELDS = ("test_noise",)
+"""Fields of the data that training does not see: one training serves all their values."""
 
 
 @dataclass(frozen=True)
@@ -44,33 +51,54 @@ class LoadedData:
     train: ImageSet
     validation: ImageSet | None
     test: tuple[ImageSet, ...]
+    clean: ImageSet | None = None
 
     @cached_property
     def noise(self) -> NoiseModel:
-        """The noise of training and test."""
+        """The noise of the training images."""
         return parse_noise(self.spec.noise)
 
     def source(self, seed: int, device: Any) -> ImageSource:
         """What the trainer draws from."""
-        return SimulatedNoiseSource(self.train, self.noise, self.spec.noise_realisation, seed, device)
+        spec = self.spec
+        return SimulatedNoiseSource(
+            self.train, self.noise, spec.noise_realisation, seed, device, clean=self.clean, window=spec.window
+        )
 
     @cached_property
     def contents(self) -> tuple[tuple[str, str], ...]:
         """Name and fingerprint of every set: what results depend on, instead of where the files lie."""
-        sets = [self.train, *((self.validation,) if self.validation else ()), *self.test]
-        return tuple((one.name, one.fingerprint) for one in sets)
+        optional = [one for one in (self.clean, self.validation) if one is not None]
+        return tuple((one.name, one.fingerprint) for one in (self.train, *optional, *self.test))
 
 
 def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     """Reads and checks all images of ``spec``. Raises UserError."""
-    parse_noise(spec.noise)
+    for noise in filter(None, (spec.noise, spec.test_noise)):
+        parse_noise(noise)
     train = load_images(spec.train, channels=spec.channels, data_root=data_root)
+    clean = load_images(spec.clean, channels=spec.channels, data_root=data_root) if spec.clean else None
     validation = None
     if spec.validation:
         train, validation = train.hold_out(spec.validation)
     test = tuple(load_images(name, channels=spec.channels, data_root=data_root) for name in spec.test)
     _check_apart(train, validation, test)
-    return LoadedData(spec, train, validation, test)
+    if clean is not None:
+        _check_unpaired(clean, train, validation, test)
+    return LoadedData(spec, train, validation, test, clean)
+
+
+def _check_unpaired(
+    clean: ImageSet, train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]
+) -> None:
+    """Raises UserError for clean images that are the originals of noisy ones: learning would not be unpaired."""
+    others = {digest: (one.name, name) for one in (train, validation, *test) if one for name, digest in one.digests.items()}
+    for name, digest in clean.digests.items():
+        if digest in others:
+            raise UserError(
+                f"The clean image {name} of {clean.name} is also the image {others[digest][1]} of {others[digest][0]}: "
+                "clean images must show other scenes than the noisy ones and the test; give --clean other images."
+            )
 
 
 def _check_apart(train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
@@ -97,7 +125,7 @@ class TrialSpec:
 
     method: str
     config: Mapping[str, Any]
-    """The whole configuration, defaults included."""
+    """The whole configuration, defaults and inference-time values included."""
     data: DataSpec
     contents: tuple[tuple[str, str], ...]
     recipe: Recipe
@@ -113,14 +141,26 @@ class TrialSpec:
         """The same for all seeds of one setting."""
         return _digest(self._group())
 
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """What is chosen at inference only. Trials that differ in nothing else are one training."""
+        values: dict[str, Any] = {name: self.config[name] for name in method_class(self.method).Config.inference_names()}
+        return values | {name: getattr(self.data, name) for name in EVALUATION_FIELDS if getattr(self.data, name)}
+
+    @cached_property
+    def evaluation_id(self) -> str:
+        """The trial's identity with what is chosen at inference: the name of its measurements."""
+        return evaluation_id(self.trial_id, self.params)
+
     def _group(self) -> dict[str, Any]:
         recipe = asdict(self.recipe)
         recipe.pop("config")  # it went into the configuration
+        inference = method_class(self.method).Config.inference_names()
         return {
             "method": self.method,
             "version": method_class(self.method).version,
-            "config": dict(self.config),
-            "data": self.data.model_dump(mode="json", exclude={"train", "test"}),
+            "config": {name: value for name, value in self.config.items() if name not in inference},
+            "data": self.data.model_dump(mode="json", exclude={"train", "test", "clean", *EVALUATION_FIELDS}),
             "images": self.contents,
             "recipe": recipe,
         }
@@ -137,6 +177,16 @@ def specify(
     """A trial with ``values`` over the recipe's configuration over the method's defaults. Raises UserError."""
     config = method_class(method).Config.build({**recipe.config, **values}, method)
     return TrialSpec(method, config.model_dump(mode="json"), data, contents, recipe, seed)
+
+
+def evaluation_id(trial_id: str, params: Mapping[str, Any]) -> str:
+    """``<trial>-<8 hexadecimal digits of the inference-time values>``."""
+    return f"{trial_id}-{_digest(params)[:8]}"
+
+
+def params_json(params: Mapping[str, Any]) -> str:
+    """Inference-time values as the store keeps them."""
+    return json.dumps(dict(params), sort_keys=True)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -18,6 +18,12 @@ from denoise_core.images.source import ImageSource
 from denoise_core.method import Context, Group, Method, Phase, Recipe, Update
 
 
+REMEDIES = {
+    "clean_unpaired": "pass --clean with clean images of other scenes, a folder or a set such as em_generated[0:12]",
+}
+"""What to do where the data lacks a field."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train together; (0, 1) is a training on its own."""
@@ -79,9 +85,10 @@ class Trainer:
         for phase in method.phases():
             lacking = sorted(set(phase.needs) - set(source.fields))
             if lacking:
+                remedies = [REMEDIES.get(field, "choose another method or other data") for field in lacking]
                 raise UserError(
                     f"{method.name} needs the image fields {', '.join(lacking)}, but the data has only "
-                    f"{', '.join(sorted(source.fields))}: choose another method or other data."
+                    f"{', '.join(sorted(source.fields))}: {'; '.join(dict.fromkeys(remedies))}."
                 )
             source.check(phase.patch)
             if phase.batch % world:

@@ -26,13 +26,15 @@ Order = Literal["go", "stop", "prune"]
 
 @dataclass(frozen=True)
 class Task:
-    """One training to do. ``number`` and ``seed_index`` place it in a search; ``error`` says not to try it any more.
+    """One training to do, with an evaluation for each of ``evaluations`` (inference-time values) afterwards.
 
-    A ``reference`` is not among the settings that are compared.
+    ``number`` and ``seed_index`` place it in a search; ``error`` says not to try it any more. A ``reference`` is not
+    among the settings that are compared.
     """
 
     spec: TrialSpec
     label: str
+    evaluations: tuple[Mapping[str, Any], ...]
     reference: bool = False
     number: int | None = None
     seed_index: int = 0

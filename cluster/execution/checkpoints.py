@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
 
 from cluster.results.store import Store
 from denoise_core import checkpoint as checkpoints
@@ -55,10 +58,18 @@ class CheckpointFolder:
         return None
 
     def keep_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Keeps the last weights, for export and for parameters that affect inference only."""
+        """Keeps the last weights, for export and for further inference-time values."""
         with tempfile.TemporaryDirectory() as folder:
             path = checkpoints.save(Path(folder), checkpoint)
             self.store.write_bytes(f"weights/{self.trial_id}.safetensors", (path / checkpoints.WEIGHTS).read_bytes())
+
+    def kept_weights(self) -> dict[str, Tensor] | None:
+        """The last weights of a finished trial; None where they are missing or damaged."""
+        try:
+            return load(self.store.read_bytes(f"weights/{self.trial_id}.safetensors"))
+        except (OSError, SafetensorError) as error:
+            log.warning("the weights of trial %s cannot be used (%s): it is trained again", self.trial_id, error)
+            return None
 
     def remove(self) -> None:
         """Removes the checkpoints of a trial that is stored. What cannot be removed does no harm."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
@@ -18,12 +18,12 @@ from cluster.execution.board import Task
 from cluster.execution.checkpoints import CheckpointFolder
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
-from cluster.results.store import Store
+from cluster.results.store import Evaluated, Store
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
 from denoise_core.memory import peak_memory_mb
-from denoise_core.method import create, method_class
-from denoise_core.specification import LoadedData
+from denoise_core.method import Method, create, method_class
+from denoise_core.specification import LoadedData, evaluation_id, params_json
 from denoise_core.trainer import Ranks, Trainer
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
@@ -65,6 +65,7 @@ class Training:
         self._started, self._began = datetime.now(UTC), time.perf_counter()
         self._train_s = self._eval_s = 0.0
         self._parameters = 0
+        self._last_phase = ""
         self._trainer: Trainer | None = None
 
     def run(self, data: LoadedData, line: Line) -> Ended:
@@ -73,6 +74,7 @@ class Training:
         log.info("%s, seed %d, %s, %s", spec.method, spec.seed, dict(spec.config), spec.data)
         method = create(spec.method, spec.config, spec.data.channels, spec.seed)
         self._parameters = sum(parameter.numel() for parameter in method.parameters())
+        self._last_phase = method.phases()[-1].name
         trainer = Trainer(method, data.source(spec.seed, self.device), spec.recipe, spec.seed, self.device, self.ranks)
         self._trainer = trainer
         self._restore(trainer)
@@ -80,15 +82,17 @@ class Training:
         if ended is Ended.STOPPED:
             self._save(trainer)
             return ended
-        evaluation = Evaluation([], [])
+        evaluations: list[Evaluation] = []
         if ended is Ended.DONE:
+            trainer.logs()  # a last look for NaN
             started = time.perf_counter()
-            evaluation = self._evaluate(trainer, data)
+            trainer.synchronise_buffers()
+            evaluations = [self._evaluate(method, data, params) for params in self.task.evaluations]
             self._eval_s += time.perf_counter() - started
         if self.ranks.rank == 0:
             if ended is Ended.DONE:
                 self.folder.keep_weights(trainer.checkpoint())
-            self._store(DONE if ended is Ended.DONE else PRUNED, evaluation=evaluation)
+            self._store(DONE if ended is Ended.DONE else PRUNED, evaluations=evaluations)
             self.folder.remove()
         log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
         return ended
@@ -97,6 +101,25 @@ class Training:
         """The trial's row where it is done already, by this study or another."""
         row = self.store.trials([self.spec.trial_id]).get(self.spec.trial_id)
         return row if row is not None and row["status"] == DONE else None
+
+    def evaluate_stored(self, data: Callable[[], LoadedData]) -> bool:
+        """Makes the evaluations that a stored trial still lacks, from its weights. False where these are lost."""
+        present = set(self.ranks.share(lambda: self.store.names("measurements")))
+        missing = [one for one in self.task.evaluations if self._evaluation_id(one) not in present]
+        if not missing:
+            return True
+        weights = self.ranks.share(self.folder.kept_weights)
+        if weights is None:
+            return False
+        method = create(self.spec.method, self.spec.config, self.spec.data.channels, self.spec.seed)
+        self._last_phase = method.phases()[-1].name
+        method.load_state_dict(weights)
+        method.to(self.device)
+        for params in missing:
+            evaluation = self._evaluate(method, data(), params)
+            if self.ranks.rank == 0:
+                self.store.write_evaluation(*self._rows(params, evaluation))
+        return True
 
     def store_failure(self, error: str) -> None:
         """Records the task as failed, unless it is done."""
@@ -150,7 +173,7 @@ class Training:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
-        value = validation_psnr(trainer.method, data.validation, data.noise, self.device)
+        value = validation_psnr(trainer.method, data, self.device)
         if value != value:
             raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {self.spec.recipe.steps}")
         self._eval_s += time.perf_counter() - started
@@ -158,9 +181,8 @@ class Training:
         self.objective = value
         return line.report(step, rung, value)
 
-    def _evaluate(self, trainer: Trainer, data: LoadedData) -> Evaluation:
-        trainer.logs()  # a last look for NaN
-        mine = evaluate(trainer.method, data, self.device, self.ranks)
+    def _evaluate(self, method: Method, data: LoadedData, params: Mapping[str, Any]) -> Evaluation:
+        mine = evaluate(method, data, self.device, self.ranks, params)
         if self.ranks.world == 1:
             return mine
         parts: list[Any] = [None] * self.ranks.world
@@ -198,17 +220,20 @@ class Training:
         self._train_s, self._eval_s = extra["train_s"], extra["eval_s"]
         log.info("goes on at step %d of %d", trainer.step, self.spec.recipe.steps)
 
-    def _store(self, status: str, error: str = "", evaluation: Evaluation | None = None) -> None:
-        name = {"trial_id": self.spec.trial_id}
-        evaluation = evaluation or Evaluation([], [])
-        last = self._curves[-1]["phase"] if self._curves else ""
-        measured = [{**name, "phase": last, "params_json": "{}", **asdict(row)} for row in evaluation.measurements]
-        tables = {
-            "measurements": measured,
-            "curves": [{**name, **row} for row in self._curves],
-            "previews": [{**name, **asdict(row)} for row in evaluation.previews],
-        }
-        self.store.write_trial(self._row(status, error), tables)
+    def _store(self, status: str, error: str = "", evaluations: Sequence[Evaluation] = ()) -> None:
+        curves = [{"trial_id": self.spec.trial_id, **row} for row in self._curves]
+        pairs = zip(self.task.evaluations, evaluations, strict=False)  # none unless the trial is done
+        evaluated = dict(self._rows(params, one) for params, one in pairs)
+        self.store.write_trial(self._row(status, error), curves, evaluated)
+
+    def _evaluation_id(self, params: Mapping[str, Any]) -> str:
+        return evaluation_id(self.spec.trial_id, params)
+
+    def _rows(self, params: Mapping[str, Any], evaluation: Evaluation) -> tuple[str, Evaluated]:
+        """The id and the rows of an evaluation."""
+        name = {"trial_id": self.spec.trial_id, "params_json": params_json(params)}
+        measured = [{**name, "phase": self._last_phase, **asdict(row)} for row in evaluation.measurements]
+        return self._evaluation_id(params), (measured, [{**name, **asdict(row)} for row in evaluation.previews])
 
     def _row(self, status: str, error: str) -> dict[str, Any]:
         spec = self.spec

@@ -91,12 +91,13 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
     training = Training(task, settings.study, settings.budget, store, ranks, get_device())
     with _log_file(store, task.spec.trial_id, ranks) as log:
         training.log_path = log
-        if (stored := ranks.share(lambda: training.stored())) is not None:
-            line.replay(store, task.spec.trial_id, stored)
-            return True
         try:
             if task.error:
                 raise RuntimeError(task.error)
+            stored = ranks.share(lambda: training.stored())
+            if stored is not None and training.evaluate_stored(lambda: _data(task.spec, settings.data_root)):
+                line.replay(store, task.spec.trial_id, stored)
+                return True
             ended = training.run(_data(task.spec, settings.data_root), line)
         except Exception as error:
             logging.getLogger("denoise").exception("the training failed")

@@ -22,6 +22,8 @@ REFERENCES = {"n2c": "N2C (clean targets)", "n2n": "N2N (noisy pairs)"}
 DATASETS = {
     "kodak24": "Kodak24", "bsd300_test": "BSD300 test", "bsd68": "BSD68", "cbsd68": "CBSD68", "set14": "Set14",
     "sidd_validation": "SIDD validation", "sidd_benchmark": "SIDD benchmark",
+    "ldct_abdomen": "the paper's CT, abdomen", "ldct_chest": "the paper's CT, chest",
+    "em_synthetic": "the paper's EM",
 }  # fmt: skip
 
 
@@ -122,7 +124,7 @@ def paper_value(results: StudyResults, setting: Setting, cell: Cell, metric: str
     if results.paper is None:
         return None
     table = results.paper.load()
-    keys: dict[str, Any] = {"noise": setting.noise}
+    keys: dict[str, Any] = {"noise": setting.noise} if "noise" in table.keys else {}
     for axis, value in zip(results.axes, cell, strict=True):
         if axis in table.keys:
             keys[axis] = value
@@ -170,9 +172,12 @@ def value_text(value: Any) -> str:
 
 def noise_name(noise: str) -> str:
     """``gauss5_50`` as ``Gaussian σ 5–50``; a name of another pattern as it is."""
+    if (dose := re.fullmatch(r"ldct(.+)", noise)) is not None:
+        return f"low dose, {float(dose[1]):,.0f} photons"
     match = re.fullmatch(r"(gauss|poisson)(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?", noise)
     if match is None:
-        return {"real": "real noise"}.get(noise, noise)
+        named = {"real": "real noise", "film": "film noise (surrogate)", "charge": "charge noise (surrogate)"}
+        return named.get(noise, noise)
     family, symbol = ("Gaussian", "σ") if match[1] == "gauss" else ("Poisson", "λ")
     return f"{family} {symbol} {match[2]}–{match[3]}" if match[3] else f"{family} {symbol} = {match[2]}"
 

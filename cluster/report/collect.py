@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.plan import CELL, Plan, PlannedTrial
+from cluster.plan import CELL, Plan, PlannedTrial, training_label
 from cluster.report.figures import Bars, Curve
 from cluster.report.results import COLUMNS, StudyResults
 from cluster.results.schema import DONE
 from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core.method import Deviation, method_class
-from denoise_core.specification import DataSpec
+from denoise_core.specification import DataSpec, evaluation_id
 
 FROM_ROW = ("error", "log_path", "train_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
@@ -24,7 +24,7 @@ FROM_ROW = ("error", "log_path", "train_s", "eval_s", "wall_s", "steps", "parame
 def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -> StudyResults:
     """Everything that the store holds of ``plan``'s trials."""
     axes = tuple(dict.fromkeys(name for one in plan.trials if one.role == CELL for name in one.cell))
-    ids = [one.spec.trial_id for one in plan.trials if plan.status(one) == DONE]
+    done = [one.spec.evaluation_id for one in plan.trials if plan.status(one) == DONE]
     every = [one.spec.trial_id for one in plan.trials if one.spec.trial_id in plan.stored]
     trials = pd.DataFrame([_row(one, plan, axes) for one in plan.trials])
     keys = ["role", "method", "label", "seed", "noise", *axes]
@@ -37,14 +37,12 @@ def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -
         axes=axes,
         plot=study.plot or _default_plot(axes),
         trials=trials,
-        measurements=_joined(store.read("measurements", ids).to_pandas(), trials, keys),
+        measurements=_joined(store.read("measurements", done).to_pandas(), trials, keys),
         paper=study.paper,
         paper_protocol=kind.protocol,
         like_for_like=_differences(study, cells[0]) if cells else (),
         deviations=_deviations(study),
-        curves=_joined(store.read("curves", every).to_pandas(), trials, ["label", "seed", "noise"])[
-            list(COLUMNS["curves"])
-        ],
+        curves=_curves(store.read("curves", every).to_pandas(), trials),
         previews=_joined(store.read("previews", _first_seed(plan)).to_pandas(), trials, ["label", "seed", "noise"]),
         manifests=_manifests(store, plan),
         command=command,
@@ -56,12 +54,14 @@ def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -
 def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]:
     spec, stored = trial.spec, plan.stored.get(trial.spec.trial_id, {})
     return {
-        "trial_id": spec.trial_id,
+        "trial_id": spec.evaluation_id,
+        "training_id": spec.trial_id,
+        "training_label": training_label(trial) if trial.role == CELL else trial.label,
         "role": trial.role,
         "method": spec.method,
         "label": trial.label,
         "seed": spec.seed,
-        "noise": spec.data.noise,
+        "noise": spec.data.test_noise or spec.data.noise,
         "status": plan.status(trial),
         **{name: stored.get(name) for name in FROM_ROW},
         **{axis: trial.cell.get(axis) for axis in axes},
@@ -69,7 +69,20 @@ def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]
 
 
 def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    return rows.merge(trials[["trial_id", *keys]], on="trial_id", how="left")
+    """Rows of evaluations with what was planned of them; a report names an evaluation where the store names a trial."""
+    ids = [
+        evaluation_id(one, json.loads(params))
+        for one, params in zip(rows["trial_id"], rows["params_json"], strict=True)
+    ]
+    return rows.assign(trial_id=ids).merge(trials[["trial_id", *keys]], on="trial_id", how="left")
+
+
+def _curves(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """One curve a training, under the id of its first evaluation and without what was chosen at inference."""
+    trainings = trials.drop_duplicates("training_id")
+    shown = trainings[["training_id", "trial_id", "training_label", "seed", "noise"]]
+    rows = rows.rename(columns={"trial_id": "training_id"}).merge(shown, on="training_id", how="left")
+    return rows.rename(columns={"training_label": "label"})[list(COLUMNS["curves"])]
 
 
 def _first_seed(plan: Plan) -> list[str]:
@@ -77,7 +90,7 @@ def _first_seed(plan: Plan) -> list[str]:
     first: dict[str, str] = {}
     for trial in sorted(plan.trials, key=lambda one: one.spec.seed):
         if plan.status(trial) == DONE:
-            first.setdefault(trial.spec.group_id, trial.spec.trial_id)
+            first.setdefault(evaluation_id(trial.spec.group_id, trial.spec.params), trial.spec.evaluation_id)
     return list(first.values())
 
 
@@ -87,7 +100,7 @@ def _manifests(store: Store, plan: Plan) -> list[Mapping[str, Any]]:
 
 
 def _deviations(study: Study) -> tuple[Deviation, ...]:
-    kinds = [method_class(name) for name in (study.method, *study.references)]
+    kinds = [method_class(name) for name in (study.method, *study.references, *study.baselines)]
     # two references may share a deviation
     return tuple(dict.fromkeys(one for kind in kinds for one in kind.deviations))
 
@@ -108,15 +121,11 @@ def _differences(study: Study, trial: PlannedTrial) -> tuple[str, ...]:
     kind, spec = method_class(study.method), trial.spec
     published = kind.recipes["paper"]
     sentences = []
-    images = ", ".join(name for name, _ in spec.contents)
-    published_data = study.data.specs("paper", None)[0]
-    if (spec.data.train, spec.data.test) != (published_data.train, published_data.test):
-        channels = "gray" if spec.data.channels == 1 else "colour"
-        sentences.append(f"Images: {channels}, {images} (training, validation, test), not the paper's.")
-    if spec.data.noise_realisation != "fresh" and "noise_realisation" not in trial.cell:
-        sentences.append("Noise: one frozen copy of each image; the paper's code draws new noise at every step.")
-    if spec.data.repeats != published_data.repeats:
-        sentences.append(f"Test: {spec.data.repeats} noisy copies an image against {published_data.repeats}.")
+    sentences += study.data.differs(spec.data)
+    published_noise = study.data.specs("paper", None)[0].noise_realisation
+    if spec.data.noise_realisation != published_noise and "noise_realisation" not in trial.cell:
+        kinds = {"frozen": "one frozen copy of each image", "fresh": "new noise at every step"}
+        sentences.append(f"Noise: {kinds[spec.data.noise_realisation]}; the paper's code: {kinds[published_noise]}.")
     if spec.recipe.steps != published.steps:
         sentences.append(f"Training: {spec.recipe.steps:,} steps against {published.steps:,} in the paper's code.")
     defaults = kind.Config.build(published.config, study.method).model_dump()

@@ -31,7 +31,7 @@ def draw_axis(figure: AxisFigure) -> Any:
     count = len(figure.panels)
     canvas = make_subplots(
         rows=2, cols=count, shared_xaxes=True, vertical_spacing=0.09, horizontal_spacing=min(0.07, 0.25 / count),
-        subplot_titles=[_title(panel) for panel in figure.panels],
+        subplot_titles=[_title(panel, figure.metric) for panel in figure.panels],
     )  # fmt: skip
     order = list(dict.fromkeys(x for panel in figure.panels for line in panel.lines for x in line.ours.x))
     for column, panel in enumerate(figure.panels, 1):
@@ -40,8 +40,9 @@ def draw_axis(figure: AxisFigure) -> Any:
             _level(canvas, name, value, order, index, column)
         for line, tint in zip(panel.lines, tints, strict=True):
             _add_line(canvas, figure, line, tint, column)
-    canvas.update_yaxes(title_text="PSNR (dB)", row=1, col=1)
-    canvas.update_yaxes(title_text=f"change against<br>{figure.baseline} (dB)", row=2, col=1)
+    unit = " (dB)" if figure.metric == "psnr" else ""
+    canvas.update_yaxes(title_text=f"{figure.metric.upper()}{unit}", row=1, col=1)
+    canvas.update_yaxes(title_text=f"change against<br>{figure.baseline}{unit}", row=2, col=1)
     canvas.update_yaxes(zeroline=True, zerolinecolor=FAINT, zerolinewidth=1.2, row=2)
     canvas.update_yaxes(range=_change_range(figure), row=2)  # one scale for all noises: changes are comparable
     for column in range(2, count + 1):
@@ -62,11 +63,12 @@ def _change_range(figure: AxisFigure) -> list[float]:
     return [min(values) - margin, max(values) + margin]
 
 
-def _title(panel: Panel) -> str:
+def _title(panel: Panel, metric: str) -> str:
     """With the noisy input's value, which would squeeze the axis."""
     if panel.noisy is None:
         return panel.title
-    return f"{panel.title}<br><span style='font-size:12px;color:{SOFT}'>noisy input {panel.noisy:.2f} dB</span>"
+    value = f"{panel.noisy:.2f} dB" if metric == "psnr" else f"{panel.noisy:.3f}"
+    return f"{panel.title}<br><span style='font-size:12px;color:{SOFT}'>noisy input {value}</span>"
 
 
 def _add_line(canvas: Any, figure: AxisFigure, line: Line, tint: str, column: int) -> None:
@@ -78,7 +80,7 @@ def _add_line(canvas: Any, figure: AxisFigure, line: Line, tint: str, column: in
             go.Scatter(
                 x=seed.x, y=seed.y, mode=shape, name=f"{prefix}single seeds", legendgroup=f"{prefix}seed", legendrank=2,
                 showlegend=first and index == 0, line={"color": faint, "width": 1}, marker={"size": 5, "color": faint},
-                hovertemplate=f"{seed.name}: %{{y:.2f}} dB<extra></extra>",
+                hovertemplate=f"{seed.name}: %{{y:.3f}}<extra></extra>",
             ), row=1, col=column,
         )  # fmt: skip
     for row, series in ((1, line.ours), (2, line.change)):
@@ -93,7 +95,7 @@ def _add_line(canvas: Any, figure: AxisFigure, line: Line, tint: str, column: in
             go.Scatter(
                 x=line.paper.x, y=line.paper.y, mode="markers", name=f"paper{where}", legendgroup="paper", legendrank=3,
                 showlegend=first, marker={"symbol": "diamond-open", "size": 11, "color": PAPERS, "line": {"width": 2}},
-                hovertemplate="paper: %{y:+.2f} dB<extra></extra>",
+                hovertemplate="paper: %{y:+.3f}<extra></extra>",
             ), row=2, col=column,
         )  # fmt: skip
 
@@ -103,7 +105,7 @@ def _means(series: Series, name: str, tint: str, shape: str, legend: bool) -> An
         x=series.x, y=series.y, mode=shape, name=name, legendgroup=name, showlegend=legend, legendrank=1,
         line={"color": tint, "width": 2.4}, marker={"size": 9, "color": tint, "line": {"color": PAPER, "width": 1.5}},
         customdata=list(zip(series.low, series.high, strict=True)) or None,
-        hovertemplate="%{x}: %{y:.3f} dB" + (" [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if series.low else "")
+        hovertemplate="%{x}: %{y:.3f}" + (" [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if series.low else "")
         + "<extra></extra>",
     )  # fmt: skip
 
@@ -127,7 +129,7 @@ def _level(canvas: Any, name: str, value: float, x: Sequence[Any], index: int, c
             x=list(x), y=[value] * len(x), mode="lines", name=name, legendgroup=name, legendrank=4,
             showlegend=column == 1,
             line={"color": SOFT, "width": 1.4, "dash": DASHES[index % len(DASHES)]},
-            hovertemplate=f"{name}: {value:.2f} dB<extra></extra>",
+            hovertemplate=f"{name}: {value:.3f}<extra></extra>",
         ), row=1, col=column,
     )  # fmt: skip
 

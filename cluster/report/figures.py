@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,18 +27,20 @@ IMAGE_BARS = 150
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over a numeric axis ``x``, one panel per value of ``facet`` (``noise``)."""
+    """Values over a numeric axis ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric."""
 
     x: str
     facet: str = "noise"
+    metrics: tuple[str, ...] = ("psnr",)
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Values over a named choice ``x``, one panel per value of ``facet`` (``noise``)."""
+    """Values over a named choice ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric."""
 
     x: str
     facet: str = "noise"
+    metrics: tuple[str, ...] = ("psnr",)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class AxisFigure:
     """The main figure on one test set. ``paper_dataset`` is where the paper's points were measured."""
 
     dataset: str
+    metric: str
     x: str
     categorical: bool  # evenly spaced labels, no true axis
     logarithmic: bool
@@ -120,15 +123,19 @@ class SearchFigure:
 
 
 def axis_figures(results: StudyResults) -> list[AxisFigure]:
-    """The main figure, one a test set; none for a search or before anything has finished."""
+    """The main figure, one a test set and metric; none for a search or before anything has finished."""
     if cells.is_search(results) or results.plot.x not in results.axes:
         return []
-    by_dataset: dict[str, list[Grid]] = {}
-    for setting in cells.settings(results):
-        grid = cells.grid(results, setting)
-        if grid.cells:
-            by_dataset.setdefault(setting.dataset, []).append(grid)
-    return [_axis_figure(results, dataset, grids) for dataset, grids in by_dataset.items()]
+    figures = []
+    for metric in results.plot.metrics:
+        measured = replace(results, metric=metric)
+        by_dataset: dict[str, list[Grid]] = {}
+        for setting in cells.settings(measured):
+            grid = cells.grid(measured, setting)
+            if grid.cells:
+                by_dataset.setdefault(setting.dataset, []).append(grid)
+        figures += [_axis_figure(measured, dataset, grids) for dataset, grids in by_dataset.items()]
+    return figures
 
 
 def _axis_figure(results: StudyResults, dataset: str, grids: Sequence[Grid]) -> AxisFigure:
@@ -141,6 +148,7 @@ def _axis_figure(results: StudyResults, dataset: str, grids: Sequence[Grid]) -> 
     papers = {found[1] for grid in grids for cell in grid.cells if (found := _paper(results, grid, cell))}
     return AxisFigure(
         dataset=dataset,
+        metric=results.metric,
         x=results.plot.x,
         categorical=even,
         logarithmic=not even and min(positive) > 0 and max(positive) / min(positive) > 30,

@@ -84,8 +84,12 @@ def _details(verdict: Verdict) -> str:
 
 
 def _status(results: StudyResults) -> str:
-    counts, ours = results.trials["status"].value_counts(), results.trials[results.trials["role"] == "cell"]
-    shown = [(f"{counts.get('done', 0)} / {len(results.trials)}", "trainings done", False)]
+    trainings = results.trials.drop_duplicates("training_id")
+    counts, ours = trainings["status"].value_counts(), results.trials[results.trials["role"] == "cell"]
+    shown = [(f"{counts.get('done', 0)} / {len(trainings)}", "trainings done", False)]
+    if len(results.trials) > len(trainings):
+        evaluated = int((results.trials["status"] == "done").sum())
+        shown.append((f"{evaluated} / {len(results.trials)}", "evaluations", False))
     for status, text in (("failed", "failed"), ("pruned", "stopped early"), ("missing", "not run yet")):
         if counts.get(status, 0):
             shown.append((str(counts[status]), text, status != "pruned"))
@@ -93,7 +97,7 @@ def _status(results: StudyResults) -> str:
     devices = [str(device) for device in results.trials["device"].dropna().unique() if str(device)]
     shown += [(results.budget, "budget", False), (str(ours["seed"].nunique()), "seeds", False)]
     shown += [(str(len(images)), "test images", False)] if len(images) else []
-    shown += [(duration(float(results.trials["train_s"].fillna(0).sum())), "training time", False)]
+    shown += [(duration(float(trainings["train_s"].fillna(0).sum())), "training time", False)]
     shown += [(", ".join(devices), "device", False)] if devices else []
     return strip(shown)
 
@@ -110,7 +114,8 @@ def _main_figures(results: StudyResults) -> str:
         note += ", each value by itself; the paper's changes are on the same axis." if plain.paper_dataset else "."
         note += " The tested values are evenly spaced." if plain.categorical and plain.joined else ""
         canvas = drawing.draw_axis(plain)
-        drawn.append(figure(canvas, f"figure-{index}", note, cells.dataset_name(plain.dataset)))
+        title = cells.dataset_name(plain.dataset) + ("" if plain.metric == results.metric else ", SSIM")
+        drawn.append(figure(canvas, f"figure-{index}", note, title))
     for index, tried in enumerate(figures.search_figures(results)):
         note = "Every configuration that was tried; crosses were stopped early, at the value that they had reached."
         drawn.append(figure(drawing.draw_search(tried), f"search-{index}", note, tried.title))

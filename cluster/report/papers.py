@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,15 @@ class Paper:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table named in a study script. ``folder`` overrides the ``studies/papers`` folder beside the package."""
+    """A table named in a study script; ``where`` picks the values with these keys, where it prints more than one set.
+
+    ``folder`` overrides the ``studies/papers`` folder beside the package.
+    """
 
     paper: str
     table: str
     folder: Path | None = field(default=None, compare=False)
+    where: Mapping[str, Key] = field(default_factory=dict)
 
     def source(self) -> Paper:
         """The whole paper.
@@ -97,7 +101,8 @@ class PaperTable:
         tables = self.source().tables
         if self.table not in tables:
             raise UserError(f"The paper '{self.paper}' has no table '{self.table}': {nearest(self.table, tables)}.")
-        return tables[self.table]
+        table = tables[self.table]
+        return replace(table, values=table.find(**self.where)) if self.where else table
 
     def lookup(self, **keys: Key) -> PaperValue | None:
         """The value with these keys; None when the paper does not print it.

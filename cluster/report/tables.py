@@ -129,11 +129,13 @@ def costs(results: StudyResults) -> list[Cost]:
     """What each cell's and reference's finished trainings took; the gain is the mean over all settings."""
     done = results.trials[results.trials["status"] == "done"]
     found = []
-    for label, group in done.groupby("label", sort=False):
+    for label, evaluations in done.groupby("training_label", sort=False):
+        group = evaluations.drop_duplicates("training_id")
         numbers = {name: _mean(group[name]) for name in ("train_s", "eval_s", "steps", "parameters")}
         total = float((group["train_s"].fillna(0) + group["eval_s"].fillna(0)).sum())
         name = cells.reference_name(str(label)) if (group["role"] == "reference").all() else str(label)
-        gain = _gain(results, group["trial_id"])
+        gains = [_gain(results, one["trial_id"]) for _, one in evaluations.groupby("label")]
+        gain = max((one for one in gains if one is not None), default=None)  # of several evaluations the best
         found.append(Cost(name, len(group), total_s=total, gain=gain, **numbers))
     return found
 

@@ -258,12 +258,16 @@ def _seed_luck(grids: Sequence[Grid]) -> list[str]:
 
 def _absent(results: StudyResults) -> tuple[str, ...]:
     """What did not finish."""
-    counts = results.trials["status"].value_counts()
+    trainings = results.trials.drop_duplicates("training_id")
+    counts = trainings["status"].value_counts()
     texts = {"failed": "failed", "missing": "not run yet", "pruned": "stopped early by the search"}
     parts = [f"{counts[status]} {text}" for status, text in texts.items() if counts.get(status, 0)]
+    lacking = int((results.trials["status"] == "trained").sum())
+    if lacking:
+        parts.append(f"{_plural(lacking, 'evaluation')} not made yet")
     if not parts:
         return ()
-    sentence = f"Of {_plural(len(results.trials), 'planned training')}, {_join(parts)}."
+    sentence = f"Of {_plural(len(trainings), 'planned training')}, {_join(parts)}."
     done = results.trials[(results.trials["status"] == "done") & (results.trials["role"] == "cell")]
     finished = {cells.cell_of(row) for row in done[list(results.axes)].itertuples(index=False)}
     lost = [] if cells.is_search(results) else [c for c in cells.planned_cells(results) if c not in finished]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 
 DONE, PRUNED, FAILED = "done", "pruned", "failed"
 """A trial's status. Only DONE trials have measurements."""
@@ -46,7 +46,7 @@ TABLES: dict[str, pa.Schema] = {
         finished_at=pa.timestamp("ms", "UTC"),
         manifest_id=_text,
     ),
-    # one row an image and metric
+    # one row an image and metric; a file <trial>-<params> for each set of inference-time values, as of previews
     "measurements": _table(
         trial_id=_text,
         phase=_text,
@@ -60,7 +60,7 @@ TABLES: dict[str, pa.Schema] = {
         value=_real,
     ),
     "curves": _table(trial_id=_text, phase=_text, step=_whole, name=_text, value=_real),
-    "previews": _table(trial_id=_text, dataset=_text, image_id=_text, kind=_text, png=pa.binary()),
+    "previews": _table(trial_id=_text, params_json=_text, dataset=_text, image_id=_text, kind=_text, png=pa.binary()),
     # what Optuna suggested, in order; written when it is asked
     "suggestions": _table(search_id=_text, study=_text, number=_whole, params_json=_text, group_id=_text),
     "manifests": _table(manifest_id=_text, created_at=pa.timestamp("ms", "UTC"), manifest_json=_text),

@@ -1,8 +1,9 @@
 """The results store: Parquet files that any tool can read, on local disk, S3 or GCS.
 
 ``<store>/<table>/<id>.parquet``: one file a trial and table, written aside and renamed; a trial's row in ``trials`` is
-written last. Files are named by what they hold, so writing a trial twice leaves one copy, and two studies that need the
-same trial share it.
+written last. Measurements and previews have a file for each set of inference-time values, ``<trial>-<values>``, so that a
+trained trial can be evaluated with further ones. Files are named by what they hold: writing a trial twice leaves one
+copy, and two studies that need the same trial share it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from denoise_core.errors import UserError
 
 MARKER = "store.json"
 Rows = Sequence[Mapping[str, Any]]
+Evaluated = tuple[Rows, Rows]
+"""Measurements and previews."""
 
 
 class Store:
@@ -78,12 +81,19 @@ class Store:
 
     # ---- trials ----
 
-    def write_trial(self, trial: Mapping[str, Any], tables: Mapping[str, Rows]) -> None:
-        """Writes a trial's rows (``measurements``, ``curves``, ``previews``) and then its row in ``trials``."""
+    def write_trial(self, trial: Mapping[str, Any], curves: Rows, evaluations: Mapping[str, Evaluated]) -> None:
+        """Writes a trial's evaluations by their ids, its curves, and then its row in ``trials``."""
         name = str(trial["trial_id"])
-        for table, rows in tables.items():
-            self.write(table, name, rows)
+        for evaluation, evaluated in evaluations.items():
+            self.write_evaluation(evaluation, evaluated)
+        self.write("curves", name, curves)
         self.write("trials", name, [trial])
+
+    def write_evaluation(self, evaluation: str, evaluated: Evaluated) -> None:
+        """Writes what a trial's weights gave with one set of inference-time values: it exists with its measurements."""
+        measurements, previews = evaluated
+        self.write("previews", evaluation, previews)
+        self.write("measurements", evaluation, measurements)
 
     def trials(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The rows of the trials that are stored."""
@@ -92,12 +102,13 @@ class Store:
             found[rows["trial_id"]] = rows
         return found
 
-    def damaged(self, ids: Iterable[str]) -> list[str]:
-        """Sets aside every trial among ``ids`` with a damaged file and returns a sentence for each."""
-        present = self._present("trials")
-        wanted = [one for one in ids if one in present]
+    def damaged(self, ids: Iterable[str], evaluations: Iterable[str] = ()) -> list[str]:
+        """Sets aside every trial and evaluation among these with a damaged file and returns a sentence for each."""
+        trials, measured = self._present("trials"), self._present("measurements")
+        wanted = [("trials", "curves", one) for one in dict.fromkeys(ids) if one in trials]
+        wanted += [("measurements", "previews", one) for one in dict.fromkeys(evaluations) if one in measured]
         with ThreadPoolExecutor(8) as pool:
-            return [sentence for sentence in pool.map(self._set_aside_if_damaged, wanted) if sentence]
+            return [sentence for sentence in pool.map(lambda one: self._set_aside_if_damaged(*one), wanted) if sentence]
 
     # ---- tables ----
 
@@ -142,21 +153,21 @@ class Store:
 
     # ---- private ----
 
-    def _set_aside_if_damaged(self, trial_id: str) -> str | None:
-        for table in ("trials", "measurements", "curves", "previews"):
-            path = self._path(f"{table}/{trial_id}.parquet")
+    def _set_aside_if_damaged(self, first: str, second: str, name: str) -> str | None:
+        """``first`` is the table that says that the thing exists, so it goes first."""
+        for table in (first, second):
             try:
-                self._read_file(path, table)
+                self._read_file(self._path(f"{table}/{name}.parquet"), table)
             except (pa.ArrowException, OSError, ValueError) as error:
-                if isinstance(error, FileNotFoundError) and table == "trials":
+                if isinstance(error, FileNotFoundError) and table == first:
                     continue  # another process set it aside
-                # the trial's row goes first: without it the trial does not exist
-                for one in dict.fromkeys(("trials", table)):
-                    self._move_aside(f"{one}/{trial_id}.parquet")
+                for one in dict.fromkeys((first, table)):
+                    self._move_aside(f"{one}/{name}.parquet")
                 reason = str(error).splitlines()[0][:160]
+                again = "trial is run" if first == "trials" else "evaluation is made"
                 return (
-                    f"{table}/{trial_id}.parquet is damaged ({reason}): it was set aside in {self.location}/damaged, "
-                    "its trial is run again, nothing else is lost."
+                    f"{table}/{name}.parquet is damaged ({reason}): it was set aside in {self.location}/damaged, "
+                    f"its {again} again, nothing else is lost."
                 )
         return None
 

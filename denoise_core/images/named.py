@@ -1,9 +1,10 @@
-"""Image sets by name or by path."""
+"""Image sets by name or by path, whole or in part."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 from denoise_core.errors import UserError, nearest
 from denoise_core.images.bundled import BUNDLED, load_bundled
 from denoise_core.images.folder import load_folder
+from denoise_core.images.generated import GENERATED, load_generated
 from denoise_core.images.image_set import ImageSet
 
 
@@ -19,6 +21,7 @@ class NamedSet:
     """What is known about the sub-folder of the data folder that has this name.
 
     ``channels`` is the default. A set with ``channels=1`` has no colour. ``skip_in_colour`` names its gray files.
+    ``instead`` is a set of the same kind that needs no data folder; empty means bundled_train or bundled_test.
     """
 
     channels: Literal[1, 3]
@@ -26,13 +29,16 @@ class NamedSet:
     description: str
     folder: str = ""  # the sub-folder, where it is not called like the set
     skip_in_colour: tuple[str, ...] = ()
+    instead: str = ""
 
 
 KNOWN: dict[str, NamedSet] = {
     "train400": NamedSet(1, "train", "400 gray crops 180x180 of BSDS500 photographs"),
     "cbsd400_train": NamedSet(3, "train", "400 colour BSDS500 photographs without the BSDS300 test images"),
     "imagenet_val": NamedSet(3, "train", "ImageNet validation images with sides of 256 to 512 pixels"),
-    "em_isbi2012": NamedSet(1, "train", "30 TEM slices; 00-14 are smoother than 15-29, which hold real grain"),
+    "em_isbi2012": NamedSet(
+        1, "train", "30 TEM slices; 00-14 are smoother than 15-29, which hold real grain", instead="em_generated"
+    ),
     "bsd68": NamedSet(1, "test", "68 gray BSDS300 test images"),
     "cbsd68": NamedSet(3, "test", "the colour originals of bsd68"),
     "bsd300_test": NamedSet(3, "test", "100 colour BSDS300 test images, which include cbsd68"),
@@ -44,19 +50,78 @@ KNOWN: dict[str, NamedSet] = {
     ),
 }
 
+INDEX = r"-?\d{1,9}"
+SLICE = re.compile(rf"(?P<index>{INDEX})|(?P<start>{INDEX})?:(?P<stop>{INDEX})?(?::(?P<step>{INDEX})?)?")
+"""One of the comma-separated parts of a selection: an index or a slice."""
+
 
 def load_images(name_or_path: str, *, channels: int | None, data_root: Path | None) -> ImageSet:
-    """The images called ``name_or_path``: a bundled set, a set below ``data_root``, or a folder.
+    """The images called ``name_or_path``: a bundled or generated set, a set below ``data_root``, or a folder.
 
     A name of :data:`KNOWN` or any other sub-folder of ``data_root`` that holds images is a set. A text that contains a
     path separator, or else is an existing folder, is a path. ``channels=None`` means the default of a known set (1 for
-    the bundled sets) and the files' own number otherwise. In colour the gray files of a set are skipped, which is
-    logged: bridge.png in set14.
+    the bundled and generated sets) and the files' own number otherwise. In colour the gray files of a set are skipped,
+    which is logged: bridge.png in set14.
 
-    Raises UserError for an unknown or missing set, colour wanted from a gray set, and what load_folder refuses.
+    A selection may follow, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order
+    as in Python, each image at most once. It becomes part of the set's name. A folder whose own name ends in brackets
+    is that folder.
+
+    Raises UserError for an unknown or missing set, colour wanted from a gray set, a selection that is malformed or
+    selects nothing or an image twice, and what load_folder refuses.
     """
+    name, bracket, selection = _split_selection(name_or_path, data_root)
+    if not bracket:
+        return _load_whole(name, channels, data_root)
+    if not selection.endswith("]"):
+        raise UserError(
+            f"the selection of images in {name_or_path!r} does not end in ]; write it like {name}[0:6] or {name}[::2]."
+        )
+    images = _load_whole(name, channels, data_root)
+    indices = _selected(images, selection[:-1])
+    return images.subset(indices, f"{images.name}[{selection}")
+
+
+def _split_selection(text: str, data_root: Path | None) -> tuple[str, str, str]:
+    """(name or path, "[" or nothing, the rest)."""
+    folders = [Path(text).expanduser(), *([data_root / text] if data_root else [])]
+    last = text.rpartition(os.sep)[2]
+    if "[" not in last or any(folder.is_dir() for folder in folders):
+        return text, "", ""
+    return text.rpartition("[")
+
+
+def _selected(images: ImageSet, selection: str) -> list[int]:
+    """The indices that ``selection`` (the text between the brackets) means for ``images``."""
+    total = len(images)
+    chosen: list[int] = []
+    where = f"the selection [{selection}] of {images.name}, which has {total} images,"
+    for part in selection.split(","):
+        match = SLICE.fullmatch(part)
+        if match is None or (match["step"] and int(match["step"]) == 0):
+            raise UserError(
+                f"{where} is malformed at {part!r}; write indices and slices as in Python, without blanks: "
+                "[0:6], [::2] or [0:8,12:16] (a step must not be 0)."
+            )
+        number = {name: int(text) if text else None for name, text in match.groupdict().items()}
+        index = number["index"]
+        places = range(total)[slice(number["start"], number["stop"], number["step"])]
+        if index is not None:
+            places = range(index % total, index % total + 1) if -total <= index < total else range(0)
+        if not places:
+            raise UserError(f"{where} selects nothing with {part!r}; images are numbered from 0 to {total - 1}.")
+        chosen += places
+    if len(set(chosen)) < len(chosen):
+        twice = next(index for index in chosen if chosen.count(index) > 1)
+        raise UserError(f"{where} selects the image {twice} more than once; give each image once.")
+    return chosen
+
+
+def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None) -> ImageSet:
     if name_or_path in BUNDLED:
         return load_bundled(name_or_path, channels)
+    if name_or_path in GENERATED:
+        return load_generated(name_or_path, channels)
     if name_or_path in KNOWN:
         return _load_known(name_or_path, channels, data_root)
     if "/" in name_or_path or os.sep in name_or_path:
@@ -67,7 +132,7 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     if name_or_path and Path(name_or_path).is_dir():
         return load_folder(Path(name_or_path), channels)
     raise UserError(
-        f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *KNOWN])}; "
+        f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *GENERATED, *KNOWN])}; "
         "give one of these names or the path of a folder."
     )
 
@@ -79,7 +144,7 @@ def _load_known(name: str, channels: int | None, data_root: Path | None) -> Imag
         where = f"was not found in {data_root}" if data_root else "needs the data folder, which is not set"
         raise UserError(
             f"the image set {name!r} {where}: set DENOISE_DATA or --data-root to the folder that contains "
-            f"{known.folder or name!r}, or use bundled_{known.role}."
+            f"{known.folder or name!r}, or use {known.instead or f'bundled_{known.role}'}."
         )
     channels = known.channels if channels is None else channels
     if channels == 3 and known.channels == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from denoise_core.errors import UserError, nearest
 from denoise_core.images.image_set import ImageSet
+from denoise_core.images.windows import to_window
 from denoise_core.noise.models import NoiseModel
 from denoise_core.seeding import generator
 
@@ -26,7 +27,8 @@ class ImageSource(Protocol):
 
     @property
     def fields(self) -> frozenset[str]:
-        """What a batch can hold: ``noisy``, ``noisy2`` (an independent noise on the same crop), ``clean``."""
+        """What a batch can hold: ``noisy``, ``noisy2`` (an independent noise on the same crop), ``clean`` (the same crop
+        without noise), ``clean_unpaired`` (crops of other images)."""
 
     def check(self, patch: int) -> None:
         """Raise UserError if crops of this edge (pixels) cannot be cut from every image."""
@@ -47,64 +49,90 @@ class SimulatedNoiseSource:
     once: all crops of the image see the same realisation. A noise with a range of levels draws one level per crop
     (fresh) or per image (frozen).
 
+    ``clean`` are further images, of other scenes, for the field ``clean_unpaired``; their crops are drawn by themselves.
+    ``window`` maps CT images to a Hounsfield window after the noise was added.
+
     Order and crops are the same on every device; noise is drawn on ``device``, so it repeats exactly only there.
     """
 
     def __init__(
-        self, images: ImageSet, noise: NoiseModel, realisation: Realisation, seed: int, device: torch.device
+        self,
+        images: ImageSet,
+        noise: NoiseModel,
+        realisation: Realisation,
+        seed: int,
+        device: torch.device,
+        *,
+        clean: ImageSet | None = None,
+        window: str = "",
     ) -> None:
+        if noise.whole_image and realisation == "fresh":
+            raise UserError(
+                f"the noise {noise.name} belongs to a whole image and cannot be drawn anew for every crop; "
+                "use --set noise_realisation=frozen."
+            )
         self.channels = images.channels
-        self.fields = frozenset(("noisy", "noisy2", "clean"))
-        self._images, self._noise, self._realisation = images, noise, realisation
+        self.fields = frozenset(("noisy", "noisy2", "clean", *(("clean_unpaired",) if clean is not None else ())))
+        self._sets = {"clean": images, **({"clean_unpaired": clean} if clean is not None else {})}
+        self._noise, self._realisation = noise, realisation
         self._seed, self._device = seed, device
+        self._view = partial(to_window, name=window) if window else _as_it_is
         # Whole images by field; a frozen noisy field is added when it is first asked for.
-        self._whole: dict[str, list[Tensor]] = {"clean": [image.to(device) for image in images.pixels]}
+        self._whole: dict[str, list[Tensor]] = {
+            field: [image.to(device) for image in one.pixels] for field, one in self._sets.items()
+        }
 
     def check(self, patch: int) -> None:
         """Raise UserError if an image is smaller than ``patch`` x ``patch`` pixels."""
-        for image_id, image in zip(self._images.ids, self._images.pixels, strict=True):
-            height, width = image.shape[1:]
-            if min(height, width) < patch:
-                raise UserError(
-                    f"the image {image_id} of {self._images.name} has {height} x {width} pixels, less than the patch "
-                    f"of {patch} x {patch}; choose a patch of at most {min(height, width)} or remove the image."
-                )
+        for images in self._sets.values():
+            for image_id, image in zip(images.ids, images.pixels, strict=True):
+                height, width = image.shape[1:]
+                if min(height, width) < patch:
+                    raise UserError(
+                        f"the image {image_id} of {images.name} has {height} x {width} pixels, less than the patch "
+                        f"of {patch} x {patch}; choose a patch of at most {min(height, width)} or remove the image."
+                    )
 
     def batch(self, *, size: int, patch: int, seed: int, step: int, fields: Sequence[str]) -> dict[str, Tensor]:
         """See :class:`ImageSource`."""
         for field in fields:
             if field not in self.fields:
                 raise UserError(f"batches of simulated noise have no field {field!r}: {nearest(field, self.fields)}.")
-        places = self._places(size, patch, seed, step)
+        places = self._places("clean", size, patch, seed, step)
         fresh = self._realisation == "fresh"
         result: dict[str, Tensor] = {}
         if fresh or "clean" in fields:
             result["clean"] = _cut(self._whole["clean"], places, patch)
+        if "clean_unpaired" in fields:
+            others = self._places("clean_unpaired", size, patch, seed, step)
+            result["clean_unpaired"] = _cut(self._whole["clean_unpaired"], others, patch)
         for field in fields:
-            if field != "clean":
+            if field not in self._sets:
                 # A generator per field: `noisy` is the same whether or not `noisy2` is asked for.
                 result[field] = (
                     self._noise(result["clean"], generator(seed, field, step, device=self._device))
                     if fresh
                     else _cut(self._frozen(field), places, patch)
                 )
-        return {field: result[field] for field in fields}
+        return {field: self._view(result[field]) for field in fields}
 
-    def _places(self, size: int, patch: int, seed: int, step: int) -> list[tuple[int, int, int]]:
+    def _places(self, field: str, size: int, patch: int, seed: int, step: int) -> list[tuple[int, int, int]]:
         """(image index, top, left) of every crop of a batch."""
-        total = len(self._images)
-        draws = torch.rand((size, 2), generator=generator(seed, "crop", step), dtype=torch.float64).tolist()
+        images = self._sets[field]
+        total = len(images)
+        draw = generator(seed, "crop", step) if field == "clean" else generator(seed, "crop", field, step)
+        draws = torch.rand((size, 2), generator=draw, dtype=torch.float64).tolist()
         places = []
         for position, (down, right) in enumerate(draws, start=step * size):
             epoch, within = divmod(position, total)
-            index = _epoch_order(total, seed, epoch)[within]
-            height, width = self._images.pixels[index].shape[1:]
+            index = _epoch_order(total, seed, epoch, field)[within]
+            height, width = images.pixels[index].shape[1:]
             places.append((index, int(down * (height - patch + 1)), int(right * (width - patch + 1))))
         return places
 
     def _frozen(self, field: str) -> list[Tensor]:
         if field not in self._whole:
-            pairs = zip(self._images.ids, self._whole["clean"], strict=True)
+            pairs = zip(self._sets["clean"].ids, self._whole["clean"], strict=True)
             self._whole[field] = [
                 self._noise(clean[None], generator(self._seed, "frozen", field, image_id, device=self._device))[0]
                 for image_id, clean in pairs
@@ -113,9 +141,14 @@ class SimulatedNoiseSource:
 
 
 @lru_cache(maxsize=8)  # only a cache: a batch larger than the set spans several epochs
-def _epoch_order(total: int, seed: int, epoch: int) -> list[int]:
-    order: list[int] = torch.randperm(total, generator=generator(seed, "epoch", epoch)).tolist()
+def _epoch_order(total: int, seed: int, epoch: int, field: str) -> list[int]:
+    draw = generator(seed, "epoch", epoch) if field == "clean" else generator(seed, "epoch", field, epoch)
+    order: list[int] = torch.randperm(total, generator=draw).tolist()
     return order
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
 
 
 def _cut(images: Sequence[Tensor], places: Sequence[tuple[int, int, int]], patch: int) -> Tensor:

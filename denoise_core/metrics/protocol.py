@@ -56,4 +56,13 @@ PROTOCOLS: dict[str, MetricProtocol] = {
         ssim=SSIM("gaussian", 11, 1.5, sample_covariance=False, data_range=255.0),
         description="Both images clipped, rounded to 8 bits, peak 255; SSIM with a Gaussian window 11x11, sigma 1.5.",
     ),
+    # Evaluation code of Lee & Jeong, ISCL, IEEE TMI 2021 (there in units of 0..255).
+    "iscl": MetricProtocol(
+        name="iscl",
+        peak=1.0,
+        clip_prediction=True,
+        round_to_8_bit=False,
+        ssim=SSIM("uniform", 7, 0.0, sample_covariance=True, data_range=1.0),
+        description="Prediction clipped, not rounded, peak 1; SSIM with a uniform window 7x7 and sample covariance.",
+    ),
 }

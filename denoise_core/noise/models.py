@@ -33,6 +33,8 @@ class NoiseModel(ABC):
 
     pattern: ClassVar[str]
     example: ClassVar[str]
+    whole_image: ClassVar[bool] = False
+    """Whether it is made of a whole image (a scanner's), so that it cannot be drawn for a crop."""
     name: str
     description: str
 

@@ -81,6 +81,7 @@ def study(
                 }  # fmt: skip
                 failed = status == "failed"
                 trials.append(shared | {
+                    "training_id": shared["trial_id"], "training_label": label,
                     "status": status, "error": "loss became nan at step 210" if failed else None,
                     "log_path": f"logs/{noise}-{seed}.txt" if failed else None, "train_s": 61.0 + seed, "eval_s": 4.0,
                     "wall_s": 66.0, "steps": 1500, "parameters": 314_000, "device": "CPU, 2 cores",
@@ -301,7 +302,7 @@ def test_repeats_of_an_image_are_no_further_images() -> None:
 
 
 def test_names_for_people() -> None:
-    assert cells.noise_name("gauss5_50") == "Gaussian σ 5–50" and cells.noise_name("film") == "film"
+    assert cells.noise_name("gauss5_50") == "Gaussian σ 5–50" and cells.noise_name("mixture_a") == "mixture_a"
     assert cells.value_text(2.0) == "2" and cells.value_text(0.0031416) == "0.00314"
 
 

@@ -24,7 +24,7 @@ SETTINGS = SearchSettings("id", "study", SPACE, trials=8, seeds=(0, 1), rungs=4)
 
 def make(params: Mapping[str, Any], seed: int) -> Task:
     recipe = methods()["neighbor2neighbor"].recipes["smoke"]
-    return Task(specify("neighbor2neighbor", params, DataSpec(), (), recipe, seed), str(params))
+    return Task(specify("neighbor2neighbor", params, DataSpec(), (), recipe, seed), str(params), ({},))
 
 
 def quality(params: Mapping[str, Any]) -> float:

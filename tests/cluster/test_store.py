@@ -42,7 +42,7 @@ def measurements(name: str, count: int = 4) -> list[dict[str, Any]]:
 def filled(path: Path, *names: str) -> Store:
     store = Store.open(str(path))
     for name in names:
-        store.write_trial(trial(name), {"measurements": measurements(name), "curves": [], "previews": []})
+        store.write_trial(trial(name), [], {name: (measurements(name), [])})
     return store
 
 
@@ -79,8 +79,8 @@ def test_a_trial_exists_only_once_all_its_rows_do(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Store, "write", killed_before_the_last)
     with pytest.raises(KeyboardInterrupt):
-        store.write_trial(trial("a"), {"measurements": measurements("a"), "curves": [], "previews": []})
-    assert written == ["measurements", "curves", "previews"] and store.trials(["a"]) == {}
+        store.write_trial(trial("a"), [], {"a": (measurements("a"), [])})
+    assert written == ["previews", "measurements", "curves"] and store.trials(["a"]) == {}
 
 
 def test_writing_a_trial_twice_leaves_one_copy(tmp_path: Path) -> None:
@@ -97,12 +97,13 @@ def test_damage_costs_one_trial_and_is_reported(tmp_path: Path, table: str, dama
     if damage == "flipped":
         content[len(content) // 4] ^= 0xFF
     path.write_bytes({"truncated": bytes(content[:-20]), "flipped": bytes(content), "empty": b""}[damage])
-    sentences = store.damaged(["a", "b"])
+    sentences = store.damaged(["a", "b"], ["a", "b"])
     assert len(sentences) == 1
-    assert f"{table}/a.parquet is damaged" in sentences[0] and "its trial is run again" in sentences[0]
-    assert set(store.trials(["a", "b"])) == {"b"}
+    again = {"trials": "its trial is run again", "measurements": "its evaluation is made again"}[table]
+    assert f"{table}/a.parquet is damaged" in sentences[0] and again in sentences[0]
+    assert store.names(table) == ["b"]  # the other table keeps what it had: only the damaged thing is lost
     assert any((tmp_path / "s" / "damaged").iterdir())
-    assert store.damaged(["a", "b"]) == []
+    assert store.damaged(["a", "b"], ["a", "b"]) == []
 
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -129,14 +130,21 @@ def test_a_file_an_unwritable_folder_and_a_bad_address_are_refused(tmp_path: Pat
 def test_another_version_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "s")
     store.write_bytes("store.json", b'{"format": "denoise-studies", "version": 99}')
-    with pytest.raises(UserError, match="has version 99, this program reads version 1"):
+    with pytest.raises(UserError, match="has version 99, this program reads version 2"):
         Store.open(str(tmp_path / "s"))
 
 
-def test_a_trial_without_its_measurements_is_run_again(tmp_path: Path) -> None:
+def test_a_trial_without_its_curves_is_run_again(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", "a", "b")
-    (tmp_path / "s" / "measurements" / "a.parquet").unlink()
-    assert len(store.damaged(["a", "b"])) == 1 and set(store.trials(["a", "b"])) == {"b"}
+    (tmp_path / "s" / "curves" / "a.parquet").unlink()
+    assert len(store.damaged(["a", "b"], ["a", "b"])) == 1 and set(store.trials(["a", "b"])) == {"b"}
+
+
+def test_measurements_without_previews_are_made_again(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s", "a", "b")
+    (tmp_path / "s" / "previews" / "a.parquet").unlink()
+    assert len(store.damaged(["a", "b"], ["a", "b"])) == 1 and store.names("measurements") == ["b"]
+    assert set(store.trials(["a", "b"])) == {"a", "b"}
 
 
 def test_a_damaged_file_of_another_study_disturbs_nobody(tmp_path: Path) -> None:
@@ -157,7 +165,7 @@ def test_a_failure_never_replaces_a_finished_trial(tmp_path: Path) -> None:
     recipe = methods()["n2c"].recipes["smoke"]
     spec = specify("n2c", {}, DataSpec(), (), recipe, 0)
     store = filled(tmp_path / "s", spec.trial_id)
-    training = Training(Task(spec, ""), "study", "smoke", store, Ranks(), torch.device("cpu"))
+    training = Training(Task(spec, "", (spec.params,)), "study", "smoke", store, Ranks(), torch.device("cpu"))
     training.store_failure("too late")
     assert store.trials([spec.trial_id])[spec.trial_id]["status"] == DONE
     assert store.read("measurements", [spec.trial_id]).num_rows == 4

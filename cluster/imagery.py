@@ -1,0 +1,168 @@
+"""Which images and which noise a study runs on, in the size that each budget can pay for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from denoise_core.specification import DataSpec
+
+Budget = Literal["smoke", "laptop", "gpu", "paper"]
+BUDGETS: tuple[Budget, ...] = ("smoke", "laptop", "gpu", "paper")
+"""smoke: seconds, for tests. laptop: minutes on two cores. gpu: about one GPU-hour a study. paper: as published."""
+
+
+class Imagery(Protocol):
+    """The images of a study."""
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """One DataSpec for each noise or fold that is compared separately."""
+        ...
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """How these images and this noise differ from the paper's, a sentence each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs with simulated noise, in the size that a budget can pay for.
+
+    ``smoke`` and ``laptop`` use gray images and the first noise: ``train400`` and ``bsd68`` where the data root has
+    them, else the photographs bundled with scikit-image. ``gpu`` uses colour and every noise, ``paper`` the
+    paper's sets.
+    """
+
+    noises: tuple[str, ...] = ("gauss25",)
+    paper_test: str = "kodak24"
+    paper_repeats: int = 10
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """One DataSpec a noise."""
+        noises = self.noises[:1] if budget in ("smoke", "laptop") else self.noises
+        return [DataSpec(noise=noise, **self._images(budget, data_root)) for noise in noises]
+
+    def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
+        def has(*names: str) -> bool:
+            return data_root is not None and all((data_root / name).is_dir() for name in names)
+
+        if budget == "paper":
+            images = {"train": "imagenet_val", "test": (self.paper_test,), "channels": 3}
+            return {**images, "repeats": self.paper_repeats}
+        if budget == "gpu" and has("cbsd400_train", "kodak24"):
+            return {"train": "cbsd400_train", "test": ("kodak24",), "channels": 3, "validation": 12}
+        if budget != "smoke" and has("train400", "bsd68"):
+            return {"train": "train400", "test": ("bsd68",), "channels": 1, "validation": 12}
+        return {"train": "bundled_train", "test": ("bundled_test",), "channels": 1, "validation": 2}
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        published, sentences = self.specs("paper", None)[0], []
+        if (spec.train, spec.test) != (published.train, published.test):
+            channels = "gray" if spec.channels == 1 else "colour"
+            sentences.append(f"Images: {channels}, {', '.join((spec.train, *spec.test))}, not the paper's.")
+        if spec.repeats != published.repeats:
+            sentences.append(f"Test: {spec.repeats} noisy copies an image against {published.repeats}.")
+        return sentences
+
+
+EM = "em_isbi2012"
+BLOCKS = ("0:4", "4:8", "8:12", "12:15")
+"""The smooth half of em_isbi2012 (the other has grain of its own) as blocks of neighbouring slices, one a fold."""
+
+
+def microscopy_fold(fold: int) -> dict[str, Any]:
+    """Training, clean and test images of one of four folds: slices of one block are never in two roles.
+
+    Of the three blocks that are not tested, the first is clean and the others are noisy; of each block the slice that
+    touches the next block is left out, since neighbouring slices are alike.
+    """
+    others = [BLOCKS[(fold + step) % len(BLOCKS)] for step in (1, 2, 3)]
+    inner = [f"{start}:{int(stop) - 1}" for start, stop in (one.split(":") for one in others)]
+    return {
+        "clean": f"{EM}[{inner[0]}]", "train": f"{EM}[{inner[1]},{inner[2]}]", "test": (f"{EM}[{BLOCKS[fold]}]",),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Microscopy:
+    """Electron microscopy with simulated film or charge noise, as it is recorded: one noisy copy an image, and clean
+    images of other scenes.
+
+    ``em_isbi2012`` where the data root has it: ``laptop`` one split, ``gpu`` its first fold with every noise, ``paper``
+    all four folds. Else generated images. ``smoke`` and ``laptop`` take the first noise.
+    """
+
+    noises: tuple[str, ...] = ("film", "charge")
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        small = budget in ("smoke", "laptop")
+        noises = self.noises[:1] if small else self.noises
+        return [
+            DataSpec(noise=noise, noise_realisation="frozen", **images)
+            for images in self._images(budget, data_root)
+            for noise in noises
+        ]
+
+    def _images(self, budget: Budget, data_root: Path | None) -> list[dict[str, Any]]:
+        if budget == "smoke":
+            return [{"clean": "em_generated[0:2]", "train": "em_generated[8:11]", "test": ("em_generated[20:22]",),
+                     "validation": 1}]  # fmt: skip
+        if data_root is None or not (data_root / EM).is_dir():
+            return [{"clean": "em_generated[0:8]", "train": "em_generated[8:20]", "test": ("em_generated[20:32]",),
+                     "validation": 2}]  # fmt: skip
+        if budget == "laptop":
+            return [{"clean": f"{EM}[0:6]", "train": f"{EM}[7:12]", "test": (f"{EM}[13:15]",), "validation": 1}]
+        folds = range(len(BLOCKS)) if budget == "paper" else range(1)
+        return [{**microscopy_fold(fold), "validation": 1} for fold in folds]
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        return [
+            f"Images: {spec.train} noisy, {spec.clean} clean, tested on {', '.join(spec.test)}; the paper's 128 images "
+            "of each kind are not published.",
+            f"Noise: a surrogate for the paper's ({spec.noise}), whose patterns are not published; it is calibrated so "
+            "that the noisy input is about as bad.",
+        ]
+
+
+@dataclass(frozen=True)
+class Tomography:
+    """Computed tomography with simulated low dose in a Hounsfield window, and clean slices of other patients.
+
+    ``ct_sample`` where the data root has it and the budget is not ``smoke``, else generated phantoms.
+    """
+
+    noises: tuple[str, ...] = ("ldct1e5",)
+    test_noises: tuple[str, ...] = ("",)
+    """Doses that each training is tested at; empty: its own."""
+    window: Literal["abdomen", "chest"] = "abdomen"
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        noises = self.noises[:1] if budget in ("smoke", "laptop") else self.noises
+        images = self._images(budget, data_root)
+        return [
+            DataSpec(noise=noise, test_noise=test, noise_realisation="frozen", window=self.window, **images)
+            for noise in noises
+            for test in self.test_noises
+        ]
+
+    def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
+        first = 0 if self.window == "abdomen" else 24  # of the phantoms, where the region begins
+        ranges = ((0, 2), (8, 10), (20, 22)) if budget == "smoke" else ((0, 8), (8, 18), (18, 24))
+        clean, train, test = (f"ct_phantom[{first + a}:{first + b}]" for a, b in ranges)
+        if budget in ("gpu", "paper") and data_root is not None and (data_root / "ct_sample").is_dir():
+            # by file name, so by patient: p01 to p07, p08 to p16, p17 to p22
+            clean, train, test = "ct_sample[0:9]", "ct_sample[9:21]", "ct_sample[21:28]"
+        return {"clean": clean, "train": train, "test": (test,), "validation": 1}
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        return [
+            f"Images: {spec.train} noisy, {spec.clean} clean, tested on {', '.join(spec.test)}, in the {spec.window} "
+            "window; the paper's are thousands of slices of 40 patients.",
+            f"Noise: simulated low dose ({spec.noise}); the paper's training images were recorded at a quarter dose.",
+        ]
