@@ -2,9 +2,9 @@
 
 python benchmarks/iscl_step.py                       # the laptop budget's networks and those of the paper
 
-The port (tests/core/iscl_reference.py) evaluates every network where an equation names it and computes the two parts of
-the normalisation apart. Both start from the same weights and get the same batch; that they agree is checked here and, in
-detail, in the tests. Lookahead, averaging and augmentation, which the port lacks, are switched on for ours.
+The port (tests/core/iscl_reference.py) evaluates every network where an equation names it and computes the two parts
+of the normalisation apart. Both start from the same weights and get the same batch; the tests check that they agree.
+Lookahead, averaging and augmentation, which the port lacks, are switched on for ours.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {where}, median of {flags.rounds} rounds in turn")
     # the port's critics have the paper's depth: patches of 64, narrow networks for the small size
     small = {"width": 8, "blocks": 2, "extractor_width": 16, "extractor_layers": 8, "critic_width": 8, "batch_size": 4}
-    for name, config, repeats in (("small networks, batch 4", small, 3), ("paper's networks, batch 8", {"batch_size": 8}, 1)):
+    for name, config, repeats in (
+        ("small networks, batch 4", small, 3),
+        ("paper's networks, batch 8", {"batch_size": 8}, 1),
+    ):
         ours, theirs = steps(config, flags.device)
         seconds(ours, 2, flags.device), seconds(theirs, 2, flags.device)  # warm
         pairs = [
@@ -99,7 +102,10 @@ def main() -> None:
         slow, fast = (statistics.median(column) * 1e3 for column in zip(*pairs, strict=True))
         ratios = sorted(mine / other for other, mine in pairs)
         middle = ratios[len(ratios) // 2]
-        print(f"{name:>26}: port {slow:.0f} ms, ours {fast:.0f} ms, {middle:.2f} of it [{ratios[0]:.2f}, {ratios[-1]:.2f}]")
+        print(
+            f"{name:>26}: port {slow:.0f} ms, ours {fast:.0f} ms, "
+            f"{middle:.2f} of it [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+        )
 
 
 if __name__ == "__main__":

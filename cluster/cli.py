@@ -75,7 +75,9 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
     for name, value in (("--gpus-per-trial", gpus), ("--cpus-per-trial", cpus)):
         if value < 0 or (name == "--cpus-per-trial" and value == 0):
             raise UserError(f"{name} {value:g} is not allowed: give a positive number.")
-    data = {name: value for name in ("train", "clean", "test", "channels") if (value := getattr(flags, name)) is not None}
+    data = {
+        name: value for name in ("train", "clean", "test", "channels") if (value := getattr(flags, name)) is not None
+    }
     return Options(
         budget=budget,
         seeds=tuple(range(_at_least("--seeds", flags.seeds, 1))),

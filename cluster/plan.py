@@ -67,7 +67,9 @@ class Plan:
         row = self.stored.get(trial.spec.trial_id)
         if row is None:
             return "missing"
-        return TRAINED if row["status"] == DONE and trial.spec.evaluation_id not in self.evaluated else str(row["status"])
+        return (
+            TRAINED if row["status"] == DONE and trial.spec.evaluation_id not in self.evaluated else str(row["status"])
+        )
 
     def without_given_up(self) -> Plan:
         """Without the seeds that a search never trained, because an earlier seed was pruned or failed."""

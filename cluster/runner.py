@@ -21,11 +21,11 @@ from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.session import Resources, prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.plan import (
+    TRAINED,
     DataInUse,
     Plan,
     PlannedTrial,
     Planner,
-    TRAINED,
     change,
     estimate_seconds,
     task_of,
@@ -158,9 +158,7 @@ class Runner:
 
     def _plan(self) -> Plan:
         trials = self._searched if self.options.search == "optuna" else self.planner.grid(self.options.seeds)
-        faults = self.store.damaged(
-            [one.spec.trial_id for one in trials], [one.spec.evaluation_id for one in trials]
-        )
+        faults = self.store.damaged([one.spec.trial_id for one in trials], [one.spec.evaluation_id for one in trials])
         for fault in faults:
             self.console.warn(fault)
         plan = Plan(trials).read(self.store)
@@ -316,7 +314,7 @@ def _absolute(value: Any) -> Any:
     """Paths of folders as every worker understands them; names and numbers as they are."""
     if isinstance(value, tuple):
         return tuple(_absolute(one) for one in value)
-    if isinstance(value, str) and (os.sep in value or Path(value).is_dir()):
+    if isinstance(value, str) and (os.sep in value or Path(value.partition("[")[0] or ".").is_dir()):
         return str(Path(value).expanduser().absolute())
     return value
 

@@ -77,7 +77,7 @@ class Study:
     question: str
     method: str
     axes: Sequence[Axis]
-    data: Imagery = Photographs()
+    data: Imagery = field(default_factory=Photographs)
     base: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[str | Axis] = ()
     references: Sequence[str] = ()

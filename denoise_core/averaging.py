@@ -1,4 +1,4 @@
-"""Averages of weights over a training: stochastic weight averaging and Lookahead. Their state is saved with the rest."""
+"""Averages of weights over a training: stochastic weight averaging and Lookahead. Their state is in the buffers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Lookahead(nn.Module):
         self.count += 1
         if int(self.count) % self.every:
             return
-        fast = [parameter for network in networks for parameter in network.parameters()]
+        fast: list[Tensor] = [parameter for network in networks for parameter in network.parameters()]
         slow = [getattr(self, f"slow{index}") for index in range(self._total)]
         torch._foreach_lerp_(slow, fast, self.alpha)
         torch._foreach_copy_(fast, slow)

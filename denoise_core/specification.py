@@ -88,11 +88,11 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     return LoadedData(spec, train, validation, test, clean)
 
 
-def _check_unpaired(
-    clean: ImageSet, train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]
-) -> None:
+def _check_unpaired(clean: ImageSet, train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
     """Raises UserError for clean images that are the originals of noisy ones: learning would not be unpaired."""
-    others = {digest: (one.name, name) for one in (train, validation, *test) if one for name, digest in one.digests.items()}
+    others = {
+        digest: (one.name, name) for one in (train, validation, *test) if one for name, digest in one.digests.items()
+    }
     for name, digest in clean.digests.items():
         if digest in others:
             raise UserError(
@@ -144,7 +144,9 @@ class TrialSpec:
     @cached_property
     def params(self) -> dict[str, Any]:
         """What is chosen at inference only. Trials that differ in nothing else are one training."""
-        values: dict[str, Any] = {name: self.config[name] for name in method_class(self.method).Config.inference_names()}
+        values: dict[str, Any] = {
+            name: self.config[name] for name in method_class(self.method).Config.inference_names()
+        }
         return values | {name: getattr(self.data, name) for name in EVALUATION_FIELDS if getattr(self.data, name)}
 
     @cached_property

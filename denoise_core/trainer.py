@@ -17,7 +17,6 @@ from denoise_core.errors import TrainingDiverged, UserError
 from denoise_core.images.source import ImageSource
 from denoise_core.method import Context, Group, Method, Phase, Recipe, Update
 
-
 REMEDIES = {
     "clean_unpaired": "pass --clean with clean images of other scenes, a folder or a set such as em_generated[0:12]",
 }

@@ -1,8 +1,8 @@
 """The results store: Parquet files that any tool can read, on local disk, S3 or GCS.
 
 ``<store>/<table>/<id>.parquet``: one file a trial and table, written aside and renamed; a trial's row in ``trials`` is
-written last. Measurements and previews have a file for each set of inference-time values, ``<trial>-<values>``, so that a
-trained trial can be evaluated with further ones. Files are named by what they hold: writing a trial twice leaves one
+written last. Measurements and previews have a file for each set of inference-time values, ``<trial>-<values>``, so that
+a trained trial can be evaluated with further ones. Files are named by what they hold: writing a trial twice leaves one
 copy, and two studies that need the same trial share it.
 """
 

@@ -14,6 +14,7 @@ from denoise_core.images.bundled import BUNDLED, load_bundled
 from denoise_core.images.folder import load_folder
 from denoise_core.images.generated import GENERATED, load_generated
 from denoise_core.images.image_set import ImageSet
+from denoise_core.images.phantom import PHANTOM, load_phantom
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ KNOWN: dict[str, NamedSet] = {
     "em_isbi2012": NamedSet(
         1, "train", "30 TEM slices; 00-14 are smoother than 15-29, which hold real grain", instead="em_generated"
     ),
+    "ct_sample": NamedSet(1, "test", "28 CT slices of chest and abdomen, coded HU + 1024", instead=PHANTOM),
     "bsd68": NamedSet(1, "test", "68 gray BSDS300 test images"),
     "cbsd68": NamedSet(3, "test", "the colour originals of bsd68"),
     "bsd300_test": NamedSet(3, "test", "100 colour BSDS300 test images, which include cbsd68"),
@@ -122,6 +124,8 @@ def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None)
         return load_bundled(name_or_path, channels)
     if name_or_path in GENERATED:
         return load_generated(name_or_path, channels)
+    if name_or_path == PHANTOM:
+        return load_phantom(channels)
     if name_or_path in KNOWN:
         return _load_known(name_or_path, channels, data_root)
     if "/" in name_or_path or os.sep in name_or_path:
@@ -132,7 +136,7 @@ def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None)
     if name_or_path and Path(name_or_path).is_dir():
         return load_folder(Path(name_or_path), channels)
     raise UserError(
-        f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *GENERATED, *KNOWN])}; "
+        f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *GENERATED, PHANTOM, *KNOWN])}; "
         "give one of these names or the path of a folder."
     )
 

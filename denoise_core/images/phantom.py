@@ -21,7 +21,6 @@ from denoise_core.images.image_set import ImageSet
 from denoise_core.images.windows import coded
 
 PHANTOM = "ct_phantom"
-
 PER_REGION = 24
 
 
@@ -285,8 +284,7 @@ def _chest(index: int) -> Array:
     _airways(trunk, level)
     _spine(trunk)
     _ribs(trunk, int(trunk.draw(6, 9)))
-    breastbone = Blob(0, 6 - trunk.wall.ry, trunk.draw(13, 22), trunk.draw(5, 7), 0, trunk.draw.wobble(0.05))
-    _bone(trunk, breastbone, 1.6)
+    _bone(trunk, Blob(0, 6 - trunk.wall.ry, trunk.draw(13, 22), trunk.draw(5, 7), 0, trunk.draw.wobble(0.05)), 1.6)
     return trunk.canvas.finished()
 
 

@@ -27,8 +27,8 @@ class ImageSource(Protocol):
 
     @property
     def fields(self) -> frozenset[str]:
-        """What a batch can hold: ``noisy``, ``noisy2`` (an independent noise on the same crop), ``clean`` (the same crop
-        without noise), ``clean_unpaired`` (crops of other images)."""
+        """What a batch can hold: ``noisy``, ``noisy2`` (an independent noise on the same crop), ``clean`` (the same
+        crop without noise), ``clean_unpaired`` (crops of other images)."""
 
     def check(self, patch: int) -> None:
         """Raise UserError if crops of this edge (pixels) cannot be cut from every image."""
@@ -49,8 +49,8 @@ class SimulatedNoiseSource:
     once: all crops of the image see the same realisation. A noise with a range of levels draws one level per crop
     (fresh) or per image (frozen).
 
-    ``clean`` are further images, of other scenes, for the field ``clean_unpaired``; their crops are drawn by themselves.
-    ``window`` maps CT images to a Hounsfield window after the noise was added.
+    ``clean`` are further images, of other scenes, for the field ``clean_unpaired``; their crops are drawn by
+    themselves. ``window`` maps CT images to a Hounsfield window after the noise was added.
 
     Order and crops are the same on every device; noise is drawn on ``device``, so it repeats exactly only there.
     """

@@ -44,7 +44,9 @@ class ISCLConfig(MethodConfig):
     losses: str = Param(
         "A+B+C+D+E", "terms of the losses by the letters of Table I, joined by +", paper="Table I", search=None
     )
-    nested_weight: float = Param(30.0, "lambda, weight of cycle and bypass terms", paper="Eq. 1", search=log(1, 100), ge=0)
+    nested_weight: float = Param(
+        30.0, "lambda, weight of cycle and bypass terms", paper="Eq. 1", search=log(1, 100), ge=0
+    )
     adversarial_weight: float = Param(1.0, "weight of the adversarial terms of F and G", paper="Eq. 1", ge=0)
     margin: float = Param(0.0, "how far below 0 the critics push fakes; 1 is the usual hinge", paper="Eq. 8", ge=0)
     order: Literal["critics first", "generators first"] = Param("critics first", "order of the updates in a step")

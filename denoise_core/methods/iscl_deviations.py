@@ -64,6 +64,18 @@ DEVIATIONS = (
         "reflected at the bottom and the right up to a multiple of 4, and cut again",
     ),
     Deviation(
+        "RAdam",
+        "RAdam",
+        "TensorFlow Addons, which adds 1e-7 to the root after the bias correction",
+        "PyTorch's, which adds it before: at most 1e-6 of difference in the first rectified steps",
+    ),
+    Deviation(
+        "Lookahead at the end",
+        "the slow weights are returned",
+        "the fast weights are tested",
+        "the code's: at most five steps beyond the slow ones, at a rate of nearly zero",
+    ),
+    Deviation(
         "x - H(x) before mixing",
         "not clipped",
         "clipped in one path, not in the one that results are made with",

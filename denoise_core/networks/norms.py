@@ -150,7 +150,9 @@ class _Fold(torch.autograd.Function):
         images_g = None
         if ctx.needs_input_grad[0]:
             count = centred.shape[2] * centred.shape[3]
-            slope, start, factor = (one[..., None, None] for one in (2 * var_g / count, mean_g / count, factor.detach()))
+            slope, start, factor = (
+                one[..., None, None] for one in (2 * var_g / count, mean_g / count, factor.detach())
+            )
             images_g = torch.addcmul(start, centred, slope).addcmul_(gradient, factor).to(wanted)
         return images_g, rho_g, scale_g, shift_g, None
 

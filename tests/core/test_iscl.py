@@ -147,7 +147,8 @@ def test_norm_with_rho_one_is_batch_norm_and_with_running_moments_uses_them() ->
 @pytest.mark.parametrize("slope", [1.0, 0.2])
 def test_norm_has_the_right_gradient(slope: float) -> None:
     images = tensor(2, 3, 4, 5).double().requires_grad_()
-    parameters = [torch.tensor(v, dtype=torch.double, requires_grad=True) for v in ([0.2, 0.7, 1.0], [1.1, -0.6, 0.9], [0.1, 0.2, -0.3])]  # fmt: skip
+    values = ([0.2, 0.7, 1.0], [1.1, -0.6, 0.9], [0.1, 0.2, -0.3])
+    parameters = [torch.tensor(value, dtype=torch.double, requires_grad=True) for value in values]
     assert torch.autograd.gradcheck(lambda *values: _Fold.apply(*values, slope)[0], (images, *parameters))  # type: ignore[no-untyped-call]
 
 
@@ -193,11 +194,20 @@ class OneBatch:
 @pytest.mark.parametrize("row", ROWS[1:])
 def test_training_equals_the_literal_port(row: str) -> None:
     one = method(losses=row, final_lr=1.0)  # the port's rate does not decay
-    kinds = [reference.Generator(1, 4, 1), reference.Generator(1, 4, 1), reference.Extractor(1, 4, 4)]
-    twins = [copied(n, t) for n, t in zip(networks(one).values(), (*kinds, reference.Critic(1, 4), reference.Critic(1, 4)), strict=True)]  # fmt: skip
+    twins = [
+        *(reference.Generator(1, 4, 1) for _ in range(2)),
+        reference.Extractor(1, 4, 4),
+        *(reference.Critic(1, 4) for _ in range(2)),
+    ]
+    for ours, theirs in zip(networks(one).values(), twins, strict=True):
+        copied(ours, theirs)
     one.double()
     step = reference.ReferenceStep(
-        *(twin.double() for twin in twins), lr=1e-3, bypass="C" in row, boosting="D" in row, noise_consistency="E" in row
+        *(twin.double() for twin in twins),
+        lr=1e-3,
+        bypass="C" in row,
+        boosting="D" in row,
+        noise_consistency="E" in row,
     )
     trainer = Trainer(one, OneBatch(torch.double), replace(ISCL.recipes["smoke"], steps=100), seed=0)
     x, y = 2 * batch()["noisy"].double() - 1, 2 * batch()["clean_unpaired"].double() - 1
@@ -305,7 +315,7 @@ def test_rho_stays_in_bounds() -> None:
         nn.init.constant_(norm.rho, (-0.4, 1.7)[index % 2])
     next(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=3), seed=0).run())
     assert {round(norm.rho.mean().item(), 1) for norm in norms} <= {0.0, 1.0}
-    assert all(0 <= norm.rho.min() and norm.rho.max() <= 1 for norm in norms)
+    assert all(norm.rho.min() >= 0 and norm.rho.max() <= 1 for norm in norms)
 
 
 # ---- inference ----

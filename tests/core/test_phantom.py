@@ -62,8 +62,8 @@ def test_phantom_slices_hold_what_bodies_hold() -> None:
             return ((hu > low) & (hu < high)).double().mean().item()
 
         assert share(-140, -60) > 0.03, name  # fat
-        assert share(20, 220) > 0.1, name  # muscle, organs, blood
-        assert 0.01 < share(250, 1500) < 0.1, name  # bone
+        assert share(20, 220) > 0.08, name  # muscle, organs, blood
+        assert 0.005 < share(250, 1500) < 0.1, name  # bone
         assert 0.3 < share(-1001, -950) < 0.75, name  # air
         lung = share(-940, -700)
         assert (0.05 < lung < 0.3) if name.startswith("chest") else lung < 0.02, name
