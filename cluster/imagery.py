@@ -68,21 +68,32 @@ class Photographs:
 
 
 EM = "em_isbi2012"
-BLOCKS = ("0:4", "4:8", "8:12", "12:15")
+BLOCKS = ((0, 4), (4, 8), (8, 12), (12, 15))
 """The smooth half of em_isbi2012 (the other has grain of its own) as blocks of neighbouring slices, one a fold."""
 
 
 def microscopy_fold(fold: int) -> dict[str, Any]:
     """Training, clean and test images of one of four folds: slices of one block are never in two roles.
 
-    Of the three blocks that are not tested, the first is clean and the others are noisy; of each block the slice that
-    touches the next block is left out, since neighbouring slices are alike.
+    Of the three blocks that are not tested, the first is clean and the others are noisy. Neighbouring slices are alike,
+    so where two blocks meet, one slice is left out, and never one of the test's.
     """
+
+    def slices(block: tuple[int, int]) -> str:
+        start, stop = block
+        return f"{start + (start > 0)}:{stop - (stop == BLOCKS[fold][0])}"
+
     others = [BLOCKS[(fold + step) % len(BLOCKS)] for step in (1, 2, 3)]
-    inner = [f"{start}:{int(stop) - 1}" for start, stop in (one.split(":") for one in others)]
-    return {
-        "clean": f"{EM}[{inner[0]}]", "train": f"{EM}[{inner[1]},{inner[2]}]", "test": (f"{EM}[{BLOCKS[fold]}]",),
-    }  # fmt: skip
+    clean, *noisy = (slices(block) for block in others)
+    start, stop = BLOCKS[fold]
+    # settings are chosen on a slice that was left out far from the test
+    left_out = next(block[0] for block in others if block[0] not in (0, stop))
+    chosen = f"{left_out}:{left_out + 1}"
+    return _em(EM, clean=clean, train=",".join(noisy), validation_set=chosen, test=f"{start}:{stop}")
+
+
+def _em(name: str, *, test: str, **roles: str) -> dict[str, Any]:
+    return {**{role: f"{name}[{images}]" for role, images in roles.items()}, "test": (f"{name}[{test}]",)}
 
 
 @dataclass(frozen=True)
@@ -108,15 +119,12 @@ class Microscopy:
 
     def _images(self, budget: Budget, data_root: Path | None) -> list[dict[str, Any]]:
         if budget == "smoke":
-            return [{"clean": "em_generated[0:2]", "train": "em_generated[8:11]", "test": ("em_generated[20:22]",),
-                     "validation": 1}]  # fmt: skip
+            return [_em("em_generated", clean="0:2", train="8:10", validation_set="18:19", test="20:22")]
         if data_root is None or not (data_root / EM).is_dir():
-            return [{"clean": "em_generated[0:8]", "train": "em_generated[8:20]", "test": ("em_generated[20:32]",),
-                     "validation": 2}]  # fmt: skip
-        if budget == "laptop":
-            return [{"clean": f"{EM}[0:6]", "train": f"{EM}[7:12]", "test": (f"{EM}[13:15]",), "validation": 1}]
-        folds = range(len(BLOCKS)) if budget == "paper" else range(1)
-        return [{**microscopy_fold(fold), "validation": 1} for fold in folds]
+            return [_em("em_generated", clean="0:8", train="8:18", validation_set="18:20", test="20:32")]
+        if budget == "laptop":  # slice 6 lies between clean and noisy ones, slice 12 is left out
+            return [_em(EM, clean="0:6", train="7:12", validation_set="6:7", test="13:15")]
+        return [microscopy_fold(fold) for fold in range(len(BLOCKS) if budget == "paper" else 1)]
 
     def differs(self, spec: DataSpec) -> list[str]:
         """See :class:`Imagery`."""
@@ -152,7 +160,7 @@ class Tomography:
 
     def _images(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
         first = 0 if self.window == "abdomen" else 24  # of the phantoms, where the region begins
-        ranges = ((0, 2), (8, 10), (20, 22)) if budget == "smoke" else ((0, 8), (8, 18), (18, 24))
+        ranges = ((0, 2), (8, 10), (20, 22)) if budget == "smoke" else ((0, 8), (8, 17), (17, 24))
         clean, train, test = (f"ct_phantom[{first + a}:{first + b}]" for a, b in ranges)
         if budget in ("gpu", "paper") and data_root is not None and (data_root / "ct_sample").is_dir():
             # by file name, so by patient: p01 to p07, p08 to p16, p17 to p22

@@ -86,7 +86,9 @@ class Runner:
         given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
             given = {**self._facts(str(given["train"]), given.get("channels")), **given}
-            if specs[0].clean and "clean" not in given:
+            if "clean" in given:
+                self._check_channels(str(given["clean"]), given["channels"], str(given["train"]))
+            elif specs[0].clean:
                 raise UserError(
                     f"{self.study.method} learns from noisy images and clean images of other scenes; with --train pass "
                     "--clean as well, a folder or a set of clean images, and --test with images to measure on."
@@ -99,6 +101,15 @@ class Runner:
             same = [one for one in loaded if change(one.spec, {"noise": spec.noise}) == spec]
             loaded.append(replace(same[0], spec=spec) if same else load_data(spec, options.data_root))
         return loaded
+
+    def _check_channels(self, clean: str, channels: int, train: str) -> None:
+        found = load_images(clean, channels=None, data_root=self.options.data_root).channels
+        if found != channels and self.options.data.get("channels") is None:
+            kinds = {1: "gray", 3: "colour"}
+            raise UserError(
+                f"The clean images {clean} are {kinds[found]}, the noisy ones {train} {kinds[channels]}: give images "
+                "of one kind, or say with --channels 1 that all are to be taken as gray."
+            )
 
     def _facts(self, train: str, channels: int | None) -> dict[str, Any]:
         """What follows from the user's own training images: gray or colour, and how many can be set aside."""
@@ -212,9 +223,9 @@ class Runner:
     def _images(self) -> list[str]:
         lines = []
         for one in {one.contents: one for one in self.data}.values():
-            sets = {"noisy": one.train, "clean": one.clean, **{f"test {n + 1}": s for n, s in enumerate(one.test)}}
-            named = {"images" if one.clean is None and name == "noisy" else name: s for name, s in sets.items() if s}
-            shown = ", ".join(f"{name.rstrip(' 1')} {images.name} ({len(images)})" for name, images in named.items())
+            sets = [("images" if one.clean is None else "noisy", one.train), ("clean", one.clean)]
+            sets += [("test", images) for images in one.test]
+            shown = ", ".join(f"{name} {images.name} ({len(images)})" for name, images in sets if images is not None)
             noises = [two.spec.noise for two in self.data[: len(self._in_use)] if two.contents == one.contents]
             if noises:
                 lines.append(
@@ -225,20 +236,24 @@ class Runner:
     def _counts(self, plan: Plan, left: int) -> str:
         """How many trainings and evaluations there are, stored and left."""
         searching = self.options.search == "optuna"
-        trainings = plan.trainings
+        fits = {key for key, group in plan.trainings.items() if group[0].spec.method in self.study.baselines}
+        trainings = {key: group for key, group in plan.trainings.items() if key not in fits}
+        evaluations = sum(len(group) for group in trainings.values())
         done = sum(1 for group in trainings.values() if plan.status(group[0]) in (DONE, TRAINED))
         statuses = [plan.status(group[0]) for group in trainings.values()]
         what = f"{self._search.trials} suggestions" if searching else f"{len(trainings)} trainings"
-        if len(plan.trials) > len(trainings):
-            what += f", {len(plan.trials)} evaluations"
+        if evaluations > len(trainings):
+            what += f", {evaluations} evaluations"
         stored = f"{done} stored"
         stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
         if FAILED in statuses and not searching:
             stored += f", {statuses.count(FAILED)} failed before and tried again"
         untrained = left if searching else sum(1 for s in statuses if s not in (DONE, TRAINED))
         todo = f"{untrained} to train"
-        if not searching and left > untrained:
-            todo += f", {left - untrained} to evaluate from stored weights"
+        waiting = {key: group for key, group in plan.trainings_left.items() if key in trainings}
+        again = sum(1 for group in waiting.values() if plan.status(group[0]) == TRAINED)
+        todo += f", {again} to evaluate from stored weights" if again else ""
+        todo += f"; {len(fits & set(plan.trainings_left))} baselines" if fits & set(plan.trainings_left) else ""
         return f"{what} with {len(self.options.seeds)} seed(s): {stored}, {todo}."
 
     # ---- training ----

@@ -25,7 +25,7 @@ from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
 def search_settings(study: Study, planner: Planner, data: DataInUse, options: Options, store: Store) -> SearchSettings:
     """The space, the seeds and the identity of a search. Raises UserError."""
-    if not data.spec.validation:
+    if not data.spec.validation and not data.spec.validation_set:
         raise UserError(
             "A search chooses settings on images set aside from training, and none are: "
             "add --set validation=12 (a number of training images)."

@@ -36,9 +36,12 @@ class DataSpec(BaseModel):
     window: Literal["", "abdomen", "chest"] = Field("", description="Hounsfield window of CT images")
     channels: Literal[1, 3] = Field(1, description="gray or colour")
     validation: int = Field(0, description="training images set aside to choose settings on", ge=0)
+    validation_set: str = Field("", description="images to choose settings on, instead: a named set or a folder")
     repeats: int = Field(1, description="noisy copies of each test image", ge=1)
 
 
+IMAGE_SETS = ("train", "clean", "validation_set", "test")
+"""Fields that name images: their contents count, not where they lie."""
 EVALUATION_FIELDS = ("test_noise",)
 """Fields of the data that training does not see: one training serves all their values."""
 
@@ -79,7 +82,9 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     train = load_images(spec.train, channels=spec.channels, data_root=data_root)
     clean = load_images(spec.clean, channels=spec.channels, data_root=data_root) if spec.clean else None
     validation = None
-    if spec.validation:
+    if spec.validation_set:
+        validation = load_images(spec.validation_set, channels=spec.channels, data_root=data_root)
+    elif spec.validation:
         train, validation = train.hold_out(spec.validation)
     test = tuple(load_images(name, channels=spec.channels, data_root=data_root) for name in spec.test)
     _check_apart(train, validation, test)
@@ -110,6 +115,8 @@ def _check_apart(train: ImageSet, validation: ImageSet | None, test: tuple[Image
             "rename a folder."
         )
     seen = {digest: (one.name, name) for one in (train, validation) if one for name, digest in one.digests.items()}
+    if validation is not None and set(train.digests.values()) & set(validation.digests.values()):
+        raise UserError(f"Images of {validation.name} are also trained on: choose settings on other images.")
     for one in test:
         for name, digest in one.digests.items():
             if digest in seen:
@@ -162,7 +169,7 @@ class TrialSpec:
             "method": self.method,
             "version": method_class(self.method).version,
             "config": {name: value for name, value in self.config.items() if name not in inference},
-            "data": self.data.model_dump(mode="json", exclude={"train", "test", "clean", *EVALUATION_FIELDS}),
+            "data": self.data.model_dump(mode="json", exclude={*IMAGE_SETS, *EVALUATION_FIELDS}),
             "images": self.contents,
             "recipe": recipe,
         }

@@ -55,7 +55,7 @@ class StudyResults:
     """Everything a report shows. The tables hold at least ``COLUMNS``; empty ones may be left at their default.
 
     ``trials`` (one row a planned evaluation) and ``measurements`` (one row a value) also have one column per axis,
-    which is NaN or None for references. ``trial_id`` names an evaluation; several may share a training (``training_id``,
+    which is NaN or None for references. ``trial_id`` names an evaluation, and several may share a ``training_id`` (and
     ``training_label``). ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``,
     ``failed`` or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is ``clean``, ``noisy`` or
     ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or reference for a person.

@@ -122,7 +122,7 @@ class ISCL(Method):
             4, {**SMALL, "width": 2, "blocks": 1, "extractor_width": 4, "extractor_layers": 3, "critic_width": 2},
             channels_last=False,
         ),
-        "laptop": Recipe(600, SMALL, channels_last=False),
+        "laptop": Recipe(400, SMALL, channels_last=False),
         "gpu": Recipe(8000, channels_last=False),
         "paper": Recipe(8000, channels_last=False),
     }  # fmt: skip
