@@ -199,6 +199,14 @@ def estimate_seconds(
     return {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
 
 
+def makespan(seconds: Sequence[float], lanes: int) -> float:
+    """How long ``lanes`` take for these trainings, the longest first, each lane taking the next when it is free."""
+    busy = [0.0] * lanes
+    for one in sorted(seconds, reverse=True):
+        busy[busy.index(min(busy))] += one
+    return max(busy)
+
+
 def _measure(spec: TrialSpec, data: LoadedData, evaluations: int, limit_s: float = 2.0) -> float | None:
     """Seconds of one trial, None where it cannot be trained in this process."""
     keep_freed_memory()

@@ -28,6 +28,7 @@ from cluster.plan import (
     Planner,
     change,
     estimate_seconds,
+    makespan,
     task_of,
     training_label,
 )
@@ -214,8 +215,10 @@ class Runner:
             where = (
                 f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
             )
+            every = [mean] * left if searching else list(seconds.values())
             self.console.say(
-                f"Estimated: {duration(mean)} a training on one CPU, {duration(mean * left / lanes)} in all, {where}."
+                f"Estimated: up to {duration(max(every))} a training on one CPU, {duration(makespan(every, lanes))} in "
+                f"all, {where}, and about half a minute for Ray."
             )
         self._seconds = seconds
         return mean
@@ -226,11 +229,12 @@ class Runner:
             sets = [("images" if one.clean is None else "noisy", one.train), ("clean", one.clean)]
             sets += [("test", images) for images in one.test]
             shown = ", ".join(f"{name} {images.name} ({len(images)})" for name, images in sets if images is not None)
-            noises = [two.spec.noise for two in self.data[: len(self._in_use)] if two.contents == one.contents]
-            if noises:
-                lines.append(
-                    f"Budget {self.options.budget}: {self.recipe.steps:,} steps; {shown}; noise {', '.join(noises)}."
-                )
+            used = [two.spec for two in self.data[: len(self._in_use)] if two.contents == one.contents]
+            noises = ", ".join(dict.fromkeys(spec.noise for spec in used))
+            tested = ", ".join(dict.fromkeys(spec.test_noise for spec in used if spec.test_noise))
+            noises += f", tested with {tested}" if tested else ""
+            if used:
+                lines.append(f"Budget {self.options.budget}: {self.recipe.steps:,} steps; {shown}; noise {noises}.")
         return lines
 
     def _counts(self, plan: Plan, left: int) -> str:
@@ -241,9 +245,9 @@ class Runner:
         evaluations = sum(len(group) for group in trainings.values())
         done = sum(1 for group in trainings.values() if plan.status(group[0]) in (DONE, TRAINED))
         statuses = [plan.status(group[0]) for group in trainings.values()]
-        what = f"{self._search.trials} suggestions" if searching else f"{len(trainings)} trainings"
+        what = f"{self._search.trials} suggestions" if searching else _plural(len(trainings), "training")
         if evaluations > len(trainings):
-            what += f", {evaluations} evaluations"
+            what += f", {_plural(evaluations, 'evaluation')}"
         stored = f"{done} stored"
         stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
         if FAILED in statuses and not searching:
@@ -254,7 +258,7 @@ class Runner:
         again = sum(1 for group in waiting.values() if plan.status(group[0]) == TRAINED)
         todo += f", {again} to evaluate from stored weights" if again else ""
         todo += f"; {len(fits & set(plan.trainings_left))} baselines" if fits & set(plan.trainings_left) else ""
-        return f"{what} with {len(self.options.seeds)} seed(s): {stored}, {todo}."
+        return f"{what} with {_plural(len(self.options.seeds), 'seed')}: {stored}, {todo}."
 
     # ---- training ----
 
@@ -323,6 +327,10 @@ class Runner:
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:6]
         return f"{self.study.name}-{self.options.budget}-{self.options.search}-{digest}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _absolute(value: Any) -> Any:

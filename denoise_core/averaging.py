@@ -16,7 +16,6 @@ class WeightAverage(nn.Module):
     """
 
     count: Tensor
-    calls: Tensor
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -24,17 +23,13 @@ class WeightAverage(nn.Module):
         for index, value in enumerate(_state(network).values()):
             self.register_buffer(f"mean{index}", value.detach().clone())
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def step(self, network: nn.Module, every: int = 1) -> None:
-        """Adds the network's present state to the mean, at every ``every``-th call."""
-        self.calls += 1
-        if int(self.calls) % every:
-            return
-        self.count += 1
+    def add(self, network: nn.Module, number: int) -> None:
+        """Takes the network's present state into the mean, as the ``number``-th state, counted from 1."""
         values = [value.detach() for value in _state(network).values()]
-        torch._foreach_lerp_(self._means, values, 1.0 / int(self.count))
+        torch._foreach_lerp_(self._means, values, 1.0 / number)
+        self.count.fill_(number)  # from the caller's number, so that no step waits for the device
 
     def apply_to(self, network: nn.Module, *arguments: Any) -> Any:
         """``network(*arguments)`` with the averaged weights, or with its own where nothing was averaged yet."""
@@ -51,8 +46,6 @@ class Lookahead(nn.Module):
     """Slow weights that follow the fast ones (Zhang et al. 2019): every ``every`` steps slow += alpha (fast - slow),
     then the fast ones start again from there."""
 
-    count: Tensor
-
     def __init__(self, networks: tuple[nn.Module, ...], every: int = 6, alpha: float = 0.5):
         super().__init__()
         self.every, self.alpha = every, alpha
@@ -61,13 +54,11 @@ class Lookahead(nn.Module):
             for parameter in network.parameters():
                 self.register_buffer(f"slow{self._total}", parameter.detach().clone())
                 self._total += 1
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def after_step(self, networks: tuple[nn.Module, ...]) -> None:
-        """Call it after each optimizer step of the networks that it was made of."""
-        self.count += 1
-        if int(self.count) % self.every:
+    def after_step(self, networks: tuple[nn.Module, ...], step: int) -> None:
+        """Call it after the ``step``-th optimizer step, counted from 1, of the networks that it was made of."""
+        if step % self.every:
             return
         fast: list[Tensor] = [parameter for network in networks for parameter in network.parameters()]
         slow = [getattr(self, f"slow{index}") for index in range(self._total)]

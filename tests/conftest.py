@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["DENOISE_CACHE"] = "off"  # tests leave nothing behind in the home folder
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

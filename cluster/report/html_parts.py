@@ -16,6 +16,8 @@ from cluster.report.cells import Setting
 from cluster.report.drawing import to_html
 from cluster.report.results import StudyResults
 
+CROPS = 7  # cells that are shown of many
+
 
 def section(title: str, *parts: str) -> str:
     """A headed section; ``parts`` are finished HTML."""
@@ -76,13 +78,24 @@ def crops(results: StudyResults) -> str:
         shown += [_crop(row["png"], "noisy", _measured(results, setting, row, "noisy")) for _, row in noisy.iterrows()]
         shown += [
             _crop(row["png"], cells.reference_name(str(row["label"])), _measured(results, setting, row, "denoised"))
-            for _, row in denoised.head(10).iterrows()
+            for _, row in _chosen(results, denoised).iterrows()
         ]
         columns = len(shown) if len(shown) <= 6 else -(-len(shown) // 2)
         head = f"<h3>{escape(f'{setting}, {image}')}</h3>"
         rows.append(f'{head}<div class="crops" style="--columns: {columns}">{"".join(shown)}</div>')
     note = '<p class="note">The same crop of each; PSNR of the whole image below, of the training shown.</p>'
     return section("Look at it", note, *rows) if rows else ""
+
+
+def _chosen(results: StudyResults, denoised: pd.DataFrame) -> pd.DataFrame:
+    """Of many cells the first, the last and some between, evenly; every reference."""
+    references = set(results.trials.loc[results.trials["role"] == "reference", "label"])
+    is_reference = denoised["label"].isin(references)
+    ours = denoised[~is_reference]
+    if len(ours) > CROPS:
+        places = {round(index * (len(ours) - 1) / (CROPS - 1)) for index in range(CROPS)}
+        ours = ours.iloc[sorted(places)]
+    return pd.concat([ours, denoised[is_reference]])
 
 
 def _rank(results: StudyResults) -> dict[str, int]:

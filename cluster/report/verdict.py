@@ -117,7 +117,8 @@ def headline_of(results: StudyResults, grid: Grid, comparisons: Sequence[Compari
 
 
 def _setting_sentences(results: StudyResults, grid: Grid, comparisons: Sequence[Comparison]) -> list[str]:
-    found = [_wins(results, comparisons), *_ties(results, comparisons), _gain(results, grid)]
+    found = [_wins(results, comparisons), *_ties(results, comparisons), _default(results, comparisons)]
+    found.append(_gain(results, grid))
     found += [_reference(results, grid, label) for label in grid.references]
     found.append(_order(results, grid))
     return [sentence for sentence in found if sentence]
@@ -144,6 +145,20 @@ def _ties(results: StudyResults, comparisons: Sequence[Comparison]) -> list[str]
     if len(ties) > listed:
         sentences.append(f"Nor can {len(ties) - listed} further cells be told apart from the first.")
     return sentences
+
+
+def _default(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
+    """The paper's own setting against the best, where neither of the lists above has room for it."""
+    if len(comparisons) <= LISTED:
+        return ""
+    found = [item for item in comparisons if item.other == cells.default_cell(results)]
+    if not found:
+        return ""
+    interval, name = found[0].interval, _label(results, found[0].other)
+    size = f"{interval.mean:.2f}{_unit(results)}, interval {_span(interval)}"
+    if interval.conclusive:
+        return f"The paper's setting, {name}, is below {_label(results, found[0].winner)} ({size})."
+    return f"The paper's setting, {name}, cannot be told apart from the best ({size})."
 
 
 def _tie(results: StudyResults, item: Comparison) -> str:

@@ -7,6 +7,7 @@ residual learning of H give each other labels: x - H(x) is a label for F(x), x -
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -168,7 +169,7 @@ class ISCL(Method):
 
     def updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
         """Critics, then F and G, then H. Each network is evaluated once on each input as long as its weights stay."""
-        self._progress = context.progress
+        self._step, self._steps = context.step, context.steps
         noisy = self._augmented(2 * batch["noisy"] - 1, context)
         clean = self._augmented(2 * batch["clean_unpaired"] - 1, context)
         denoised, degraded = self.denoiser(noisy, "track"), self.degrader(clean)
@@ -239,19 +240,21 @@ class ISCL(Method):
     def _after_critics(self) -> None:
         _clip(*self._critics)
         if self.critics_lookahead is not None:
-            self.critics_lookahead.after_step(self._critics)
+            self.critics_lookahead.after_step(self._critics, self._step + 1)
 
     def _after_generators(self) -> None:
         _clip(self.denoiser, self.degrader)
-        if self._progress >= self.config.swa_start:
-            self.average.step(self.denoiser, self.config.swa_every)
-            self.degrader_average.step(self.degrader, self.config.swa_every)
+        since = self._step - math.ceil(self.config.swa_start * self._steps - 1e-9)
+        if since >= 0 and since % self.config.swa_every == 0:
+            number = since // self.config.swa_every + 1
+            self.average.add(self.denoiser, number)
+            self.degrader_average.add(self.degrader, number)
 
     def _after_extractor(self) -> None:
         assert self.extractor is not None
         _clip(self.extractor)
         if self.extractor_lookahead is not None:
-            self.extractor_lookahead.after_step((self.extractor,))
+            self.extractor_lookahead.after_step((self.extractor,), self._step + 1)
 
     def _augmented(self, images: Tensor, context: Context) -> Tensor:
         """Each crop in one of the eight orientations, drawn anew."""

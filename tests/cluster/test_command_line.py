@@ -121,7 +121,7 @@ def test_a_foreign_store_and_damaged_files_are_told(call: Callable[..., Any], tm
 def test_a_dry_run_shows_the_plan_and_trains_nothing(call: Callable[..., Any], tmp_path: Path) -> None:
     status, out, _ = call("--dry-run", "--seeds", "2")
     assert status == 0
-    assert "4 trainings with 2 seed(s): 0 stored, 4 to train" in out and "Estimated:" in out
+    assert "4 trainings with 2 seeds: 0 stored, 4 to train" in out and "Estimated:" in out
     assert not (tmp_path / "store" / "trials").exists()
 
 
@@ -138,7 +138,7 @@ def test_an_axis_without_values_wants_a_search(call: Callable[..., Any]) -> None
 
 def test_set_replaces_the_values_of_an_axis(call: Callable[..., Any]) -> None:
     _, out, _ = call("--dry-run", "--set", "gamma=1,2,3", "--seeds", "1")
-    assert "3 trainings with 1 seed(s)" in out
+    assert "3 trainings with 1 seed" in out
 
 
 def test_joint_axes_move_together() -> None:
@@ -169,7 +169,7 @@ def test_a_name_in_the_message_of_a_plan_is_not_markup(call: Callable[..., Any])
 
 def test_the_same_value_twice_is_one_setting(call: Callable[..., Any]) -> None:
     _, out, _ = call("--dry-run", "--set", "gamma=2,2.0", "--seeds", "1")
-    assert "1 trainings with 1 seed(s)" in out
+    assert "1 training with 1 seed" in out
 
 
 @pytest.mark.parametrize(("flags", "count"), [((), 3), (("--references", "all"), 4), (("--references", "none"), 2)])
@@ -177,4 +177,4 @@ def test_a_small_budget_trains_the_first_reference_only(
     call: Callable[..., Any], flags: tuple[str, ...], count: int
 ) -> None:
     _, out, _ = call("--dry-run", "--seeds", "1", *flags, study=replace(STUDY, references=["n2c", "n2n"]))
-    assert f"{count} trainings with 1 seed(s)" in out
+    assert f"{count} trainings with 1 seed" in out

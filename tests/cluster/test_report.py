@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cluster.plan import makespan
 from cluster.report import cells, figures
 from cluster.report.cells import Setting
 from cluster.report.figures import Bars, Curve
 from cluster.report.html import page, render
+from cluster.report.html_parts import CROPS
 from cluster.report.papers import PaperTable
 from cluster.report.results import COLUMNS, StudyResults
 from cluster.report.tables import comparison_tables, costs
@@ -368,3 +370,28 @@ def test_render_writes_the_page_and_nothing_else(tmp_path: Path) -> None:
     path = render(study(images=4), tmp_path / "new" / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def test_of_many_cells_the_ends_and_every_reference_are_shown_and_the_papers_setting_is_judged() -> None:
+    many = {gamma / 10: -0.5 * abs(gamma / 10 - 0.3) for gamma in range(11)}
+    results = study(effects=many, default=0.5)
+    text = page(results)
+    captions = re.findall(r"<figcaption>(.*?)(?:<br>|</figcaption>)", text)
+    assert captions[:3] == ["clean", "noisy", "gamma = 0"]
+    assert "gamma = 1" in captions and len([one for one in captions if one.startswith("gamma")]) == CROPS
+    assert len(captions) == 2 + CROPS + 2  # both references
+    sentences = " ".join(judge(results).sentences)
+    assert "The paper's setting, gamma = 0.5, is below gamma = 0.3 (0.1" in sentences
+
+
+def test_a_figure_for_each_metric_that_the_plot_names() -> None:
+    results = study(plot=Curve(x="gamma", metrics=("psnr", "ssim")))
+    drawn = figures.axis_figures(results)
+    assert [figure.metric for figure in drawn] == ["psnr", "ssim"]
+    assert max(drawn[1].panels[0].lines[0].ours.y) < 1.5 < min(drawn[0].panels[0].lines[0].ours.y)
+    assert "SSIM" in page(results)
+
+
+def test_makespan_fills_lanes_with_the_longest_first() -> None:
+    assert makespan([5, 3, 3], 2) == 6
+    assert makespan([50, 50, 50, 1, 1], 2) == 100

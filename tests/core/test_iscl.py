@@ -273,14 +273,14 @@ def test_weight_average_is_the_running_mean_and_is_what_denoise_uses() -> None:
     assert torch.equal(average.apply_to(network, untouched), network(untouched))  # nothing averaged yet
     for index in range(5):
         nn.init.uniform_(network.weight, generator=generator(index, "w"))
-        average.step(network)
+        average.add(network, index + 1)
         states.append(network.weight.detach().clone())
     expected = F.linear(untouched, torch.stack(states).mean(0), network.bias)
     assert torch.allclose(average.apply_to(network, untouched), expected, atol=1e-6)
 
     one, noisy = method(gamma=1.0), tensor(1, 1, 64, 64)
     plain = one.denoise(noisy)
-    one.average.step(one.denoiser)
+    one.average.add(one.denoiser, 1)
     with torch.no_grad():
         for parameter in one.denoiser.parameters():
             parameter.add_(0.01)
@@ -290,9 +290,10 @@ def test_weight_average_is_the_running_mean_and_is_what_denoise_uses() -> None:
 
 
 def test_averaging_starts_where_it_should() -> None:
-    one = method(swa_start=0.6)
-    list(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=10), seed=0).run())
-    assert int(one.average.count) == int(one.degrader_average.count) == 4  # steps 6, 7, 8, 9 of 0..9
+    for every, count in ((1, 4), (3, 2)):  # steps 6, 7, 8, 9 of 0..9; steps 6 and 9
+        one = method(swa_start=0.6, swa_every=every)
+        list(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=10), seed=0).run())
+        assert int(one.average.count) == int(one.degrader_average.count) == count
 
 
 def test_lookahead_by_hand() -> None:
@@ -300,9 +301,9 @@ def test_lookahead_by_hand() -> None:
     nn.init.constant_(network.weight, 1.0)
     lookahead = Lookahead((network,), every=2, alpha=0.5)
     seen = []
-    for value in (3.0, 5.0, 4.0, 9.0):
+    for step, value in enumerate((3.0, 5.0, 4.0, 9.0), 1):
         nn.init.constant_(network.weight, value)
-        lookahead.after_step((network,))
+        lookahead.after_step((network,), step)
         seen.append(network.weight.item())
     # after two steps slow = 1 + (5 - 1) / 2 = 3, after four 3 + (9 - 3) / 2 = 6
     assert seen == [3.0, 3.0, 4.0, 6.0]
