@@ -18,7 +18,7 @@ from rich.text import Text
 
 from cluster.execution.board import Snapshot
 
-POLL_S = 0.5
+POLL_S = 1.0
 
 
 class Console:

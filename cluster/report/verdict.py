@@ -33,6 +33,7 @@ class Comparison:
     paper: float | None
     paper_dataset: str
     needed: tuple[int, int] | None  # about how many (seeds, images) would resolve it
+    by_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,10 @@ def compare(results: StudyResults, grid: Grid) -> list[Comparison]:
         ours = cells.paper_value(results, grid.setting, winner)
         theirs = cells.paper_value(results, grid.setting, other)
         paper = ours[0] - theirs[0] if ours and theirs else None
-        more = None if interval.conclusive else needed(grid.cells[winner] - grid.cells[other], level=level)
-        found.append(Comparison(grid.setting, winner, other, interval, paper, ours[1] if ours else "", more))
+        difference = grid.cells[winner] - grid.cells[other]
+        more = None if interval.conclusive else needed(difference, level=level)
+        by_seed = tuple(float(value) for value in difference.mean(axis=1))
+        found.append(Comparison(grid.setting, winner, other, interval, paper, ours[1] if ours else "", more, by_seed))
     return found
 
 
@@ -165,8 +168,17 @@ def _tie(results: StudyResults, item: Comparison) -> str:
     interval, unit = item.interval, _unit(results)
     return (
         f"{_label(results, item.winner)} and {_label(results, item.other)} cannot be told apart with "
-        f"{_sizes(interval)} (difference {interval.mean:.2f}{unit}, interval {_span(interval)}{_paper(results, item)})."
+        f"{_sizes(interval)} (difference {interval.mean:.2f}{unit}, interval {_span(interval)}{_agreement(item)}"
+        f"{_paper(results, item)})."
     )
+
+
+def _agreement(item: Comparison) -> str:
+    """Whether the seeds agree in sign: no evidence by itself, but a reader wants to know."""
+    low, high = min(item.by_seed, default=0.0), max(item.by_seed, default=0.0)
+    if len(item.by_seed) < 2 or low * high <= 0:
+        return ""
+    return f"; every seed has this sign, {low:.2f} to {high:.2f}"
 
 
 def remedy(item: Comparison) -> str:
