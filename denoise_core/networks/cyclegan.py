@@ -128,7 +128,8 @@ class _Residual(nn.Module):
 
 def symmetric_pad(images: Tensor, pad: int) -> Tensor:
     """Pads H and W by mirroring with the edge pixel repeated, as NumPy's and TensorFlow's ``symmetric``."""
-    if pad == 1:
+    # the compiler is wrong about the strides of this operation's gradient (torch 2.13)
+    if pad == 1 and not torch.compiler.is_compiling():
         return F.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = torch.cat([images[..., :pad, :].flip(-2), images, images[..., -pad:, :].flip(-2)], -2)
     return torch.cat([rows[..., :pad].flip(-1), rows, rows[..., -pad:].flip(-1)], -1)

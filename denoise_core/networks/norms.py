@@ -44,12 +44,15 @@ class BatchInstanceNorm(nn.Module):
         """See the class."""
         result: Tensor
         if statistics == "running":
-            return self._affine(images, self.running_mean, self.running_var)
-        result, mean, var = _Fold.apply(images, self.rho, self.scale, self.shift, self.slope)  # type: ignore[no-untyped-call]
+            return self._plain(images, (self.running_mean, self.running_var))[0]
+        if torch.compiler.is_compiling():  # a compiler fuses the passes by itself, and cannot trace _Fold
+            result, mean, var = self._plain(images, None)
+        else:
+            result, mean, var = _Fold.apply(images, self.rho, self.scale, self.shift, self.slope)  # type: ignore[no-untyped-call]
         if statistics == "track":
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
+                self.running_mean.lerp_(mean.detach(), self.momentum)
+                self.running_var.lerp_(var.detach(), self.momentum)
         return result
 
     @torch.no_grad()
@@ -57,10 +60,12 @@ class BatchInstanceNorm(nn.Module):
         """Keeps rho in [0, 1]; call it after each update."""
         self.rho.clamp_(0, 1)
 
-    def _affine(self, images: Tensor, batch_mean: Tensor, batch_var: Tensor) -> Tensor:
+    def _plain(self, images: Tensor, moments: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The result and the moments of the batch part: those given, else the batch's own."""
         centred, mean, var = _centred(images)
+        batch_mean, batch_var = batch_moments(mean, var) if moments is None else moments
         factor, offset = fold(mean, var, batch_mean, batch_var, self.rho, self.scale, self.shift)
-        return _activated(centred, mean, factor, offset, self.slope).to(images.dtype)
+        return _activated(centred, mean, factor, offset, self.slope).to(images.dtype), batch_mean, batch_var
 
 
 def fold(

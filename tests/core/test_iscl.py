@@ -1,11 +1,8 @@
-"""ISCL: networks, normalisation, losses, who learns from what, averages, inference, rows of Table I."""
+"""ISCL: networks, normalisation, losses, who learns from what."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,59 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from denoise_core import checkpoint as checkpoints
-from denoise_core.averaging import Lookahead, WeightAverage
-from denoise_core.errors import TrainingDiverged, UserError
-from denoise_core.images.image_set import ImageSet
-from denoise_core.images.source import SimulatedNoiseSource
-from denoise_core.method import Context, create, method_class
-from denoise_core.methods.iscl import ISCL, OFFICIAL, SMALL
+from denoise_core.method import create
+from denoise_core.methods.iscl import ISCL
 from denoise_core.networks.cyclegan import Critic, Extractor, Generator, symmetric_pad
 from denoise_core.networks.norms import BatchInstanceNorm, _Fold
-from denoise_core.noise.models import parse_noise
 from denoise_core.seeding import generator
 from denoise_core.trainer import Trainer
 from tests.core import iscl_reference as reference
-
-ROWS = ("A", "A+B", "A+B+C", "A+B+C+D", "A+B+C+D+E")
-TINY = {
-    "width": 4, "blocks": 1, "extractor_width": 4, "extractor_layers": 4, "critic_width": 4, "critic_depth": 4,
-    "patch_size": 64, "batch_size": 3, "lr": 1e-3, "augmentation": "none", "lookahead": False,
-}  # fmt: skip
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=generator(seed, "test"))
-
-
-def method(**config: Any) -> ISCL:
-    made = create("iscl", {**TINY, **config}, 1, seed=3)
-    assert isinstance(made, ISCL)
-    return made
-
-
-def context(step: int = 0, steps: int = 10) -> Context:
-    return Context(0, "train", step, steps, torch.device("cpu"), 0, 1)
-
-
-def batch() -> dict[str, Tensor]:
-    return {"noisy": 0.5 * tensor(3, 1, 64, 64), "clean_unpaired": tensor(3, 1, 64, 64, seed=1)}
-
-
-def networks(one: ISCL) -> dict[str, nn.Module]:
-    names = {"F": one.denoiser, "G": one.degrader, "H": one.extractor, "DX": one.noisy_critic, "DY": one.clean_critic}
-    return {name: network for name, network in names.items() if network is not None}
-
-
-def copied(source: nn.Module, target: nn.Module) -> nn.Module:
-    """``target`` with the parameters of ``source``, in their order."""
-    pairs = zip(source.parameters(), target.parameters(), strict=True)
-    with torch.no_grad():
-        for ours, theirs in pairs:
-            assert ours.shape == theirs.shape
-            theirs.copy_(ours)
-    return target
-
+from tests.core.iscl_toys import ROWS, OneBatch, batch, context, copied, method, networks, tensor
 
 # ---- networks ----
 
@@ -152,6 +104,22 @@ def test_norm_has_the_right_gradient(slope: float) -> None:
     assert torch.autograd.gradcheck(lambda *values: _Fold.apply(*values, slope)[0], (images, *parameters))  # type: ignore[no-untyped-call]
 
 
+def test_the_compiled_normalisation_gives_the_same_values_and_gradients() -> None:
+    """Under the compiler the norm takes another path, which it can trace."""
+    results = []
+    for compiled in (False, True):
+        network = BatchInstanceNorm(2)
+        nn.init.constant_(network.rho, 0.6)
+        if compiled:
+            network.compile()
+        images = tensor(2, 2, 8, 8).requires_grad_()
+        network(symmetric_pad(images, 1), "track").square().mean().backward()
+        assert images.grad is not None
+        results.append([images.grad, network.rho.grad, network.running_mean])
+    for plain, other in zip(*results, strict=True):
+        assert torch.allclose(plain, other, atol=1e-6)
+
+
 # ---- losses ----
 
 
@@ -175,20 +143,6 @@ def test_losses_equal_their_numpy_transcription() -> None:
     # nothing is stepped between the updates here, so all losses belong to the same weights
     losses = {update.group: update.loss.item() for update in one.updates("train", images, context())}
     assert losses == pytest.approx({"critics": critics, "generators": generators, "extractor": extractor}, rel=1e-4)
-
-
-class OneBatch:
-    """A source that gives the same batch at every step."""
-
-    channels, fields = 1, frozenset(("noisy", "clean_unpaired"))
-
-    def __init__(self, precision: torch.dtype = torch.float32):
-        self._precision = precision
-
-    def check(self, patch: int) -> None: ...
-
-    def batch(self, **_: Any) -> dict[str, Tensor]:
-        return {name: value.to(self._precision) for name, value in batch().items()}
 
 
 @pytest.mark.parametrize("row", ROWS[1:])
@@ -261,183 +215,3 @@ def _reached(one: ISCL, loss: Tensor) -> set[str]:
     names, parameters = zip(*((n, p) for n, net in networks(one).items() for p in net.parameters()), strict=True)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     return {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-
-
-# ---- averages ----
-
-
-def test_weight_average_is_the_running_mean_and_is_what_denoise_uses() -> None:
-    network = nn.Linear(2, 1)
-    average, states = WeightAverage(network), []
-    untouched = tensor(5, 2)
-    assert torch.equal(average.apply_to(network, untouched), network(untouched))  # nothing averaged yet
-    for index in range(5):
-        nn.init.uniform_(network.weight, generator=generator(index, "w"))
-        average.add(network, index + 1)
-        states.append(network.weight.detach().clone())
-    expected = F.linear(untouched, torch.stack(states).mean(0), network.bias)
-    assert torch.allclose(average.apply_to(network, untouched), expected, atol=1e-6)
-
-    one, noisy = method(gamma=1.0), tensor(1, 1, 64, 64)
-    plain = one.denoise(noisy)
-    one.average.add(one.denoiser, 1)
-    with torch.no_grad():
-        for parameter in one.denoiser.parameters():
-            parameter.add_(0.01)
-    assert torch.allclose(one.denoise(noisy), plain, atol=1e-6)
-    one.reconfigure({"swa": False})
-    assert not torch.allclose(one.denoise(noisy), plain, atol=1e-3)
-
-
-def test_averaging_starts_where_it_should() -> None:
-    for every, count in ((1, 4), (3, 2)):  # steps 6, 7, 8, 9 of 0..9; steps 6 and 9
-        one = method(swa_start=0.6, swa_every=every)
-        list(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=10), seed=0).run())
-        assert int(one.average.count) == int(one.degrader_average.count) == count
-
-
-def test_lookahead_by_hand() -> None:
-    network = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(network.weight, 1.0)
-    lookahead = Lookahead((network,), every=2, alpha=0.5)
-    seen = []
-    for step, value in enumerate((3.0, 5.0, 4.0, 9.0), 1):
-        nn.init.constant_(network.weight, value)
-        lookahead.after_step((network,), step)
-        seen.append(network.weight.item())
-    # after two steps slow = 1 + (5 - 1) / 2 = 3, after four 3 + (9 - 3) / 2 = 6
-    assert seen == [3.0, 3.0, 4.0, 6.0]
-
-
-def test_rho_stays_in_bounds() -> None:
-    one = method()
-    norms = [module for module in one.modules() if isinstance(module, BatchInstanceNorm)]
-    for index, norm in enumerate(norms):
-        nn.init.constant_(norm.rho, (-0.4, 1.7)[index % 2])
-    next(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=3), seed=0).run())
-    assert {round(norm.rho.mean().item(), 1) for norm in norms} <= {0.0, 1.0}
-    assert all(norm.rho.min() >= 0 and norm.rho.max() <= 1 for norm in norms)
-
-
-# ---- inference ----
-
-
-def test_gamma_one_is_f_and_gamma_zero_is_x_minus_h() -> None:
-    one, noisy = method(), tensor(1, 1, 64, 60)
-    x = 2 * noisy - 1
-    assert one.extractor is not None
-    with torch.no_grad():
-        ends = {1.0: one.denoiser(x, "running"), 0.0: x - one.extractor(x, "running")}
-        for gamma, expected in ends.items():
-            one.reconfigure({"gamma": gamma})
-            assert torch.allclose(one.denoise(noisy), ((expected + 1) / 2).clamp(0, 1), atol=1e-6)
-        one.reconfigure({"gamma": 0.25})
-        mixed = 0.25 * ends[1.0] + 0.75 * ends[0.0]
-        assert torch.allclose(one.denoise(noisy), ((mixed + 1) / 2).clamp(0, 1), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["iscl", "cyclegan"])
-@pytest.mark.parametrize("size", [(64, 64), (63, 50), (17, 21)])
-def test_any_size_is_denoised(name: str, size: tuple[int, int]) -> None:
-    one = create(name, {**TINY}, 1, 0)
-    noisy = tensor(2, 1, *size)
-    result = one.denoise(noisy)
-    assert result.shape == noisy.shape
-    assert result.isfinite().all()
-
-
-def test_only_inference_values_may_change_afterwards() -> None:
-    with pytest.raises(ValueError, match="width"):
-        method().reconfigure({"width": 8})
-    with pytest.raises(UserError, match="gamma"):
-        method().reconfigure({"gamma": 2.0})
-
-
-# ---- Table I ----
-
-
-def noise_source(seed: int = 7) -> SimulatedNoiseSource:
-    sets = [
-        ImageSet(name, ("a", "b"), tuple(tensor(1, 80, 80, seed=10 * index + k) for k in range(2)))
-        for index, name in enumerate(("noisy", "clean"), 1)
-    ]
-    return SimulatedNoiseSource(sets[0], parse_noise("gauss25"), "frozen", seed, torch.device("cpu"), clean=sets[1])
-
-
-def table_one(row: str) -> Trainer:
-    small = {**ISCL.recipes["smoke"].config, "losses": row, "swa_start": 0.3, "lookahead_every": 2}
-    return Trainer(create("iscl", small, 1, 5), noise_source(), replace(ISCL.recipes["smoke"], steps=6), seed=5)
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_every_row_resumes_bitwise_at_any_step(row: str, tmp_path: Path) -> None:
-    whole = table_one(row)
-    list(whole.run())
-    expected = whole.method.state_dict()
-    for stop in range(1, 6):
-        first = table_one(row)
-        for step in first.run():
-            if step == stop:
-                break
-        path = checkpoints.save(tmp_path / str(stop), first.checkpoint())
-        second = table_one(row)
-        second.restore(checkpoints.load(path))
-        list(second.run())
-        for name, value in second.method.state_dict().items():
-            assert torch.equal(value, expected[name]), (row, stop, name)
-
-
-def test_rows_differ_and_the_first_is_cyclegan() -> None:
-    def trained(name: str, config: Mapping[str, Any]) -> Tensor:
-        one = create(name, {**TINY, **config}, 1, 3)
-        list(Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=3), seed=0).run())
-        return torch.cat([p.detach().flatten() for p in one.denoiser.parameters()])  # type: ignore[union-attr]
-
-    rows = [trained("iscl", {"losses": row}) for row in ROWS]
-    assert torch.equal(rows[0], rows[1])  # H that nobody listens to changes nothing in F
-    for first, second in ((1, 2), (2, 3), (3, 4)):
-        assert not torch.equal(rows[first], rows[second])
-    assert torch.equal(trained("cyclegan", {}), rows[0])
-
-
-@pytest.mark.parametrize("poisoned", ["F", "G", "H", "DX", "DY"])
-def test_nan_anywhere_ends_the_training_with_the_loss(poisoned: str) -> None:
-    one = method()
-    trainer = Trainer(one, OneBatch(), replace(ISCL.recipes["smoke"], steps=4), seed=0)
-    parameter = next(networks(one)[poisoned].parameters())
-    with torch.no_grad():
-        parameter.view(-1)[0] = float("nan")
-    next(trainer.run())
-    with pytest.raises(TrainingDiverged, match=r"^(critics|adversarial|cycle|nested|extractor) became nan"):
-        trainer.logs()
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"batch_size": 1}, "constant"),
-        ({"losses": "A+C"}, "need the noise extractor"),
-        ({"losses": "B"}, "with A among them"),
-        ({"patch_size": 32}, "too small for critics"),
-        ({"gama": 1}, "gamma"),
-    ],
-)
-def test_bad_settings_are_refused_with_the_reason(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        create("iscl", config, 1, 0)
-
-
-def test_augmentation_has_the_orientations_that_it_should() -> None:
-    image = torch.arange(16.0).view(1, 1, 4, 4)
-    for name, count in (("full", 8), ("official", 5), ("none", 1)):
-        one = method(augmentation=name, **{k: v for k, v in SMALL.items() if k in ("patch_size", "critic_depth")})
-        seen = {tuple(one._augmented(image.expand(64, -1, -1, -1), context(s))[k].flatten().tolist())
-                for s in range(4) for k in range(64)}  # fmt: skip
-        assert len(seen) == count
-        assert all(sorted(one_seen) == list(range(16)) for one_seen in seen)
-    assert len(set(OFFICIAL)) == 5
-
-
-def test_gamma_leaves_the_training_alone_in_every_name() -> None:
-    kind = method_class("iscl").Config
-    assert set(kind.inference_names()) == {"gamma", "statistics", "swa"}
