@@ -82,7 +82,8 @@ class Runner:
         options = self.options
         specs = self.study.data.specs(options.budget, options.data_root)
         if options.noises:
-            specs = [change(specs[0], {"noise": noise}) for noise in options.noises]
+            same = [spec for spec in specs if spec.noise == specs[0].noise]  # other doses of the test, or folds
+            specs = [change(spec, {"noise": noise}) for noise in options.noises for spec in same]
         given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
         given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
@@ -115,7 +116,8 @@ class Runner:
     def _facts(self, train: str, channels: int | None) -> dict[str, Any]:
         """What follows from the user's own training images: gray or colour, and how many can be set aside."""
         images = load_images(train, channels=channels, data_root=self.options.data_root)
-        return {"channels": images.channels, "validation": min(12, len(images) // 4, max(1, len(images) // 20))}
+        held_out = min(12, len(images) // 4, max(1, len(images) // 20))
+        return {"channels": images.channels, "validation": held_out, "validation_set": ""}
 
     @property
     def _in_use(self) -> list[DataInUse]:
