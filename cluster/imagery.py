@@ -143,7 +143,7 @@ class Tomography:
     ``ct_sample`` where the data root has it and the budget is not ``smoke``, else generated phantoms.
     """
 
-    noises: tuple[str, ...] = ("ldct1e5",)
+    noises: tuple[str, ...] = ("ldct1e4",)
     test_noises: tuple[str, ...] = ("",)
     """Doses that each training is tested at; empty: its own."""
     window: Literal["abdomen", "chest"] = "abdomen"

@@ -354,7 +354,8 @@ def _with_settings(study: Study, options: Options) -> Study:
     for axis in study.axes:
         given = options.settings.get(axis.names[0]) if len(axis.names) == 1 else None
         axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
-    return replace(study, axes=axes, references=_references(study, options))
+    base = {**study.base, **study.small} if options.budget in ("smoke", "laptop") else study.base
+    return replace(study, axes=axes, base=base, references=_references(study, options))
 
 
 def _references(study: Study, options: Options) -> Sequence[str]:

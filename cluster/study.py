@@ -69,6 +69,8 @@ def choice(name: str, values: Sequence[Any]) -> Axis:
 class Study:
     """See the module. ``search`` names the parameters of ``--search optuna``.
 
+    ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop.
+
     ``references`` are methods, the most telling first, that are trained beside, with the same images, steps and shared
     parameters, as lines to compare with. ``baselines`` are such lines that cost next to nothing and are always drawn.
     """
@@ -79,6 +81,7 @@ class Study:
     axes: Sequence[Axis]
     data: Imagery = field(default_factory=Photographs)
     base: Mapping[str, Any] = field(default_factory=dict)
+    small: Mapping[str, Any] = field(default_factory=dict)
     search: Sequence[str | Axis] = ()
     references: Sequence[str] = ()
     baselines: Sequence[str] = ()

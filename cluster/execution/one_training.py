@@ -113,7 +113,13 @@ class Training:
             return False
         method = create(self.spec.method, self.spec.config, self.spec.data.channels, self.spec.seed)
         self._last_phase = method.phases()[-1].name
-        method.load_state_dict(weights)
+        try:
+            method.load_state_dict(weights)
+        except RuntimeError as error:  # of an older version of the code
+            log.warning(
+                "the stored weights do not fit the method (%s): it is trained again", str(error).splitlines()[0]
+            )
+            return False
         method.to(self.device)
         for params in missing:
             evaluation = self._evaluate(method, data(), params)

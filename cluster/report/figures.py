@@ -187,6 +187,7 @@ def _line(results: StudyResults, grid: Grid, name: str, members: Sequence[Cell],
     )
     zero, printed = _paper(results, grid, baseline), [_paper(results, grid, cell) for cell in members]
     points = [(u, v[0] - zero[0]) for u, v in zip(x, printed, strict=True) if v and zero and v[1] == zero[1]]
+    points = points if len(points) > 1 else []  # the baseline alone says nothing of a change
     return Line(
         name,
         Series("ours", x, means, lows if many else (), highs if many else ()),
