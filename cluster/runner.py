@@ -100,8 +100,9 @@ class Runner:
             parse_noise(spec.noise)
         loaded: list[LoadedData] = []
         for spec in specs:  # the noises of a study share their images
-            same = [one for one in loaded if change(one.spec, {"noise": spec.noise}) == spec]
-            loaded.append(replace(same[0], spec=spec) if same else load_data(spec, options.data_root))
+            differing = {"noise": spec.noise, "test_noise": spec.test_noise}
+            read = next((one for one in loaded if change(one.spec, differing) == spec), None)
+            loaded.append(replace(read, spec=spec) if read else load_data(spec, options.data_root))
         return loaded
 
     def _check_channels(self, clean: str, channels: int, train: str) -> None:
