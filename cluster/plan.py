@@ -196,7 +196,9 @@ def estimate_seconds(
             by_group[spec.group_id] = _measure(spec, loaded[spec.contents], evaluations=len(group))
     measured = [seconds for seconds in by_group.values() if seconds is not None]
     usual = sum(measured) / len(measured) if measured else 0.0
-    return {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
+    seconds = {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
+    evaluated_only = [trial.spec.trial_id for trial in trials if plan.status(trial) == TRAINED]
+    return seconds | {one: float(plan.stored[one]["eval_s"]) for one in evaluated_only}
 
 
 def makespan(seconds: Sequence[float], lanes: int) -> float:
