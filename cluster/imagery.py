@@ -128,11 +128,16 @@ class Microscopy:
 
     def differs(self, spec: DataSpec) -> list[str]:
         """See :class:`Imagery`."""
+        noise = f"Noise: {spec.noise}, not the paper's."
+        if spec.noise in ("film", "charge"):
+            noise = (
+                f"Noise: a surrogate for the paper's ({spec.noise}), whose patterns are not published; it is "
+                "calibrated so that the noisy input is about as bad."
+            )
         return [
             f"Images: {spec.train} noisy, {spec.clean} clean, tested on {', '.join(spec.test)}; the paper's 128 images "
             "of each kind are not published.",
-            f"Noise: a surrogate for the paper's ({spec.noise}), whose patterns are not published; it is calibrated so "
-            "that the noisy input is about as bad.",
+            noise,
         ]
 
 
@@ -172,5 +177,6 @@ class Tomography:
         return [
             f"Images: {spec.train} noisy, {spec.clean} clean, tested on {', '.join(spec.test)}, in the {spec.window} "
             "window; the paper's are thousands of slices of 40 patients.",
-            f"Noise: simulated low dose ({spec.noise}); the paper's training images were recorded at a quarter dose.",
+            f"Noise of the training: {spec.noise}, simulated; the paper's training images were recorded at a quarter "
+            "dose.",
         ]

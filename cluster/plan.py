@@ -193,7 +193,8 @@ def estimate_seconds(
     for group in grouped(trials).values():
         spec = group[0].spec
         if measure and spec.group_id not in by_group:
-            by_group[spec.group_id] = _measure(spec, loaded[spec.contents], evaluations=len(group))
+            images = replace(loaded[spec.contents], spec=spec.data)
+            by_group[spec.group_id] = _measure(spec, images, evaluations=len(group))
     measured = [seconds for seconds in by_group.values() if seconds is not None]
     usual = sum(measured) / len(measured) if measured else 0.0
     seconds = {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}

@@ -67,7 +67,7 @@ class Runner:
             if self.options.dry_run:
                 return OK
             if self._left(plan):
-                for fault in checkpoint_faults(self.store, [one.spec.trial_id for one in plan.left]):
+                for fault in checkpoint_faults(self.store, list(plan.trainings_left)):
                     self.console.warn(fault)
                 finished = self._execute(plan, seconds)
                 plan = self._plan()
@@ -88,13 +88,15 @@ class Runner:
         given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
             given = {**self._facts(str(given["train"]), given.get("channels")), **given}
-            if "clean" in given:
+            if "clean" in given and "clean_unpaired" in method_class(self.study.method).assumes.fields:
                 self._check_channels(str(given["clean"]), given["channels"], str(given["train"]))
             elif specs[0].clean:
                 raise UserError(
                     f"{self.study.method} learns from noisy images and clean images of other scenes; with --train pass "
                     "--clean as well, a folder or a set of clean images, and --test with images to measure on."
                 )
+        if "clean" in given and "clean_unpaired" not in method_class(self.study.method).assumes.fields:
+            raise UserError(f"{self.study.method} does not learn from clean images of other scenes: leave --clean out.")
         specs = [change(spec, given) for spec in specs]
         for spec in specs:
             parse_noise(spec.noise)
@@ -103,7 +105,17 @@ class Runner:
             differing = {"noise": spec.noise, "test_noise": spec.test_noise}
             read = next((one for one in loaded if change(one.spec, differing) == spec), None)
             loaded.append(replace(read, spec=spec) if read else load_data(spec, options.data_root))
+        self._check_told_apart(specs)
         return loaded
+
+    def _check_told_apart(self, specs: Sequence[DataSpec]) -> None:
+        """Raises UserError where a report could not tell two of the study's data apart: it names the test only."""
+        shown = [(spec.test_noise or spec.noise, spec.test) for spec in specs]
+        if len(set(shown)) < len(shown):
+            raise UserError(
+                f"{self.study.name} tests several kinds of training data on the same noise and images, which a "
+                "report could not tell apart: give one --noise, and no --test where the study has folds."
+            )
 
     def _check_channels(self, clean: str, channels: int, train: str) -> None:
         found = load_images(clean, channels=None, data_root=self.options.data_root).channels
@@ -150,7 +162,7 @@ class Runner:
             spec = trial.spec
             with torch.device("meta"):
                 method = create(spec.method, spec.config, spec.data.channels, spec.seed)
-            source = loaded[spec.contents].source(spec.seed, torch.device("cpu"))
+            source = replace(loaded[spec.contents], spec=spec.data).source(spec.seed, torch.device("cpu"))
             Trainer.check(method, source, self.options.workers)
 
     def _corners(self) -> list[PlannedTrial]:
@@ -296,7 +308,8 @@ class Runner:
         from cluster.report.html import render
         from cluster.report.verdict import judge
 
-        results = collect(self.study, plan, self.store, self.options.budget, self.command)
+        searched = self.options.search == "optuna"
+        results = collect(self.study, plan, self.store, self.options.budget, self.command, searched)
         folder = (self.store.local or Path("results")) / "reports"
         path = render(results, folder / f"{self._report_name()}.html")
         self.console.say("")

@@ -88,7 +88,8 @@ def _own(
     number: int,
     params: Mapping[str, Any],
 ) -> Outcome:
-    ids = [planner.trial(params, data, seed).spec.trial_id for seed in settings.seeds]
+    trials = [planner.trial(params, data, seed) for seed in settings.seeds]
+    ids = [one.spec.trial_id for one in trials]
     rows = [plan.stored.get(one) for one in ids]
     statuses = [row["status"] if row else None for row in rows]
     rungs = _rungs(store, ids, settings.rungs)
@@ -96,7 +97,7 @@ def _own(
         return Outcome(number, params, TrialState.PRUNED, rungs=rungs)
     if FAILED in statuses:
         return Outcome(number, params, TrialState.FAIL)
-    if all(status == DONE for status in statuses):
+    if all(plan.status(one) == DONE for one in trials):  # a lost evaluation is made again
         return Outcome(number, params, TrialState.COMPLETE, _mean([row["objective"] for row in rows if row]), rungs)
     return Outcome(number, params, TrialState.WAITING)
 
@@ -114,9 +115,7 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
         params = {name: values.get(name) for name in settings.space}
         if group in own or len(rows) < len(settings.seeds) or not fits(params, settings.space):
             continue
-        same = planner.trial(params, data, 0).spec
-        # nothing but the searched parameters differs, and the objective was measured with the same inference
-        if same.group_id == group and all(values.get(name) == value for name, value in same.params.items()):
+        if planner.trial(params, data, 0).spec.group_id == group:  # nothing but the searched parameters differs
             ids = [row["trial_id"] for row in sorted(rows, key=lambda row: int(row["seed"]))]
             value = _mean([row["objective"] for row in rows])
             found.append(Outcome(None, params, TrialState.COMPLETE, value, _rungs(store, ids, settings.rungs)))

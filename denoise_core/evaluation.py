@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from denoise_core.images.windows import to_window
-from denoise_core.inference import denoise_image
+from denoise_core.inference import MAX_PIXELS, denoise_image
 from denoise_core.method import Method
 from denoise_core.metrics.full_reference import measure, psnr
 from denoise_core.metrics.protocol import PROTOCOLS
@@ -104,7 +104,8 @@ def denoise(method: Method, noisy: Tensor, device: torch.device) -> Tensor:
     training = method.training
     method.eval()
     try:
-        return denoise_image(method.denoise, noisy.to(device)).float().cpu()
+        pixels = max(MAX_PIXELS, noisy[0].numel()) if method.whole_images else MAX_PIXELS
+        return denoise_image(method.denoise, noisy.to(device), max_pixels=pixels).float().cpu()
     finally:
         method.train(training)
 

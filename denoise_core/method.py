@@ -139,6 +139,8 @@ class Method(nn.Module):
     assumes: ClassVar[Assumptions]
     protocol: ClassVar[str]
     """The paper's own metric protocol (denoise_core.metrics)."""
+    whole_images: ClassVar[bool] = False
+    """Whether ``denoise`` uses moments of the whole image, so that large images must not be cut into tiles."""
     deviations: ClassVar[tuple[Deviation, ...]] = ()
     recipes: ClassVar[Mapping[str, Recipe]]
 

@@ -16,8 +16,10 @@ from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.images.windows import to_window
 from denoise_core.method import Recipe, method_class
 from denoise_core.noise.models import NoiseModel, parse_noise
+from denoise_core.seeding import generator
 
 
 class DataSpec(BaseModel):
@@ -42,6 +44,8 @@ class DataSpec(BaseModel):
 
 IMAGE_SETS = ("train", "clean", "validation_set", "test")
 """Fields that name images: their contents count, not where they lie."""
+SEEN_IN_WINDOW = 0.05
+"""Part of a CT slice that lies inside a window at least."""
 EVALUATION_FIELDS = ("test_noise",)
 """Fields of the data that training does not see: one training serves all their values."""
 
@@ -70,9 +74,10 @@ class LoadedData:
 
     @cached_property
     def contents(self) -> tuple[tuple[str, str], ...]:
-        """Name and fingerprint of every set: what results depend on, instead of where the files lie."""
-        optional = [one for one in (self.clean, self.validation) if one is not None]
-        return tuple((one.name, one.fingerprint) for one in (self.train, *optional, *self.test))
+        """Role with name, and fingerprint, of every set: what results depend on, instead of where the files lie."""
+        sets = [("train", self.train), ("clean", self.clean), ("validation", self.validation)]
+        sets += [("test", one) for one in self.test]
+        return tuple((f"{role} {one.name}", one.fingerprint) for role, one in sets if one is not None)
 
 
 def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
@@ -90,7 +95,24 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     _check_apart(train, validation, test)
     if clean is not None:
         _check_unpaired(clean, train, validation, test)
+    _check_suitable(spec, train, *test)
     return LoadedData(spec, train, validation, test, clean)
+
+
+def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
+    """Raises UserError where the first image of a set does not suit a scanner's noise or a Hounsfield window."""
+    for images in sets:
+        image = images.pixels[0]
+        for noise in {spec.noise, spec.test_noise} - {""}:
+            if (model := parse_noise(noise)).whole_image:
+                model(image[None], generator("suitable", images.name))
+        if spec.window:
+            inside = ((seen := to_window(image, spec.window)) > 0) & (seen < 1)
+            if inside.float().mean() < SEEN_IN_WINDOW:
+                raise UserError(
+                    f"Almost nothing of {images.ids[0]} of {images.name} lies inside the {spec.window} window: it is "
+                    "for CT images whose 16-bit values are HU + 1024; give such images, or --set window= to do without."
+                )
 
 
 def _check_unpaired(clean: ImageSet, train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:

@@ -67,7 +67,7 @@ class CheckpointFolder:
         """The last weights of a finished trial; None where they are missing or damaged."""
         try:
             return load(self.store.read_bytes(f"weights/{self.trial_id}.safetensors"))
-        except (OSError, SafetensorError) as error:
+        except (FileNotFoundError, SafetensorError) as error:
             log.warning("the weights of trial %s cannot be used (%s): it is trained again", self.trial_id, error)
             return None
 

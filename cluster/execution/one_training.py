@@ -23,7 +23,7 @@ from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
 from denoise_core.memory import peak_memory_mb
 from denoise_core.method import Method, create, method_class
-from denoise_core.specification import LoadedData, evaluation_id, params_json
+from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
 from denoise_core.trainer import Ranks, Trainer
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
@@ -73,6 +73,8 @@ class Training:
         spec = self.spec
         log.info("%s, seed %d, %s, %s", spec.method, spec.seed, dict(spec.config), spec.data)
         method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+        # validation must not depend on which evaluations this training happens to be asked for
+        method.reconfigure(usual_params(spec))
         self._parameters = sum(parameter.numel() for parameter in method.parameters())
         self._last_phase = method.phases()[-1].name
         trainer = Trainer(method, data.source(spec.seed, self.device), spec.recipe, spec.seed, self.device, self.ranks)
@@ -87,11 +89,11 @@ class Training:
             trainer.logs()  # a last look for NaN
             started = time.perf_counter()
             trainer.synchronise_buffers()
+            if self.ranks.rank == 0:
+                self.folder.keep_weights(trainer.checkpoint())
             evaluations = [self._evaluate(method, data, params) for params in self.task.evaluations]
             self._eval_s += time.perf_counter() - started
         if self.ranks.rank == 0:
-            if ended is Ended.DONE:
-                self.folder.keep_weights(trainer.checkpoint())
             self._store(DONE if ended is Ended.DONE else PRUNED, evaluations=evaluations)
             self.folder.remove()
         log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
@@ -271,6 +273,15 @@ class Training:
             "finished_at": datetime.now(UTC),
             "manifest_id": write_manifest(self.store),
         }
+
+
+def usual_params(spec: TrialSpec) -> dict[str, Any]:
+    """The method's inference-time values of this budget, whatever the trial asks for."""
+    kind = method_class(spec.method).Config
+    usual = kind.build(
+        {name: one for name, one in spec.recipe.config.items() if name in kind.model_fields}, spec.method
+    )
+    return {name: getattr(usual, name) for name in kind.inference_names()}
 
 
 def _device_name(device: torch.device) -> str:

@@ -110,6 +110,8 @@ def planned_cells(results: StudyResults) -> list[Cell]:
 
 def is_search(results: StudyResults) -> bool:
     """Whether configurations were suggested one by one (a search) and not laid out on a grid."""
+    if results.searched is not None:
+        return results.searched
     return bool((results.trials["status"] == "pruned").any()) or len(planned_cells(results)) > SEARCH
 
 

@@ -21,8 +21,10 @@ from denoise_core.specification import DataSpec, evaluation_id
 FROM_ROW = ("error", "log_path", "train_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
 
-def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -> StudyResults:
-    """Everything that the store holds of ``plan``'s trials."""
+def collect(
+    study: Study, plan: Plan, store: Store, budget: str, command: str, searched: bool | None = None
+) -> StudyResults:
+    """Everything that the store holds of ``plan``'s trials; ``searched`` says whether a search suggested them."""
     axes = tuple(dict.fromkeys(name for one in plan.trials if one.role == CELL for name in one.cell))
     done = [one.spec.evaluation_id for one in plan.trials if plan.status(one) == DONE]
     every = [one.spec.trial_id for one in plan.trials if one.spec.trial_id in plan.stored]
@@ -36,6 +38,7 @@ def collect(study: Study, plan: Plan, store: Store, budget: str, command: str) -
         budget=budget,
         axes=axes,
         plot=study.plot or _default_plot(axes),
+        searched=searched,
         trials=trials,
         measurements=_joined(store.read("measurements", done).to_pandas(), trials, keys),
         paper=study.paper,
@@ -62,6 +65,7 @@ def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]
         "label": trial.label,
         "seed": spec.seed,
         "noise": spec.data.test_noise or spec.data.noise,
+        "training_noise": spec.data.noise,
         "status": plan.status(trial),
         **{name: stored.get(name) for name in FROM_ROW},
         **{axis: trial.cell.get(axis) for axis in axes},
@@ -80,7 +84,8 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd
 def _curves(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """One curve a training, under the id of its first evaluation and without what was chosen at inference."""
     trainings = trials.drop_duplicates("training_id")
-    shown = trainings[["training_id", "trial_id", "training_label", "seed", "noise"]]
+    shown = trainings[["training_id", "trial_id", "training_label", "seed", "training_noise"]]
+    shown = shown.rename(columns={"training_noise": "noise"})  # validation sees the noise of the training
     rows = rows.rename(columns={"trial_id": "training_id"}).merge(shown, on="training_id", how="left")
     return rows.rename(columns={"training_label": "label"})[list(COLUMNS["curves"])]
 
@@ -136,7 +141,7 @@ def _differences(study: Study, trial: PlannedTrial) -> tuple[str, ...]:
         if spec.config[name] != value and name not in swept
     ]
     if changed:
-        sentences.append(f"Settings that differ from the paper's (in brackets): {', '.join(changed)}.")
+        sentences.append(f"Settings that differ from those of the paper's budget (in brackets): {', '.join(changed)}.")
     if spec.recipe.precision != published.precision:
         sentences.append(f"Precision: {spec.recipe.precision}.")
     return tuple(sentences)

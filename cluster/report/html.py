@@ -267,9 +267,15 @@ def _deviations(results: StudyResults) -> str:
 
 
 def _failures(results: StudyResults) -> str:
-    failed = results.trials[results.trials["status"] == "failed"]
+    failed = results.trials[results.trials["status"] == "failed"].drop_duplicates("training_id")
     rows = [
-        [_text(row, "label"), _text(row, "noise"), _text(row, "seed"), _text(row, "error"), _text(row, "log_path")]
+        [
+            _text(row, "training_label"),
+            _text(row, "noise"),
+            _text(row, "seed"),
+            _text(row, "error"),
+            _text(row, "log_path"),
+        ]
         for _, row in failed.iterrows()
     ]
     head = ["training", "noise", "seed", "error", "log"]

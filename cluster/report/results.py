@@ -56,9 +56,9 @@ class StudyResults:
 
     ``trials`` (one row a planned evaluation) and ``measurements`` (one row a value) also have one column per axis,
     which is NaN or None for references. ``trial_id`` names an evaluation, and several may share a ``training_id`` (and
-    ``training_label``). ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``,
-    ``failed`` or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is ``clean``, ``noisy`` or
-    ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or reference for a person.
+    ``training_label``). ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``, ``failed``,
+    ``trained`` (not evaluated with these values) or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is
+    ``clean``, ``noisy`` or ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or reference for a person.
     """
 
     name: str
@@ -69,6 +69,7 @@ class StudyResults:
     trials: pd.DataFrame
     measurements: pd.DataFrame
     metric: str = "psnr"
+    searched: bool | None = None  # None: to be told from the number of cells
     paper: PaperTable | None = None
     paper_protocol: str = ""
     canonical_protocol: str = "canonical"

@@ -295,7 +295,8 @@ def _absent(results: StudyResults) -> tuple[str, ...]:
     if not parts:
         return ()
     sentence = f"Of {_plural(len(trainings), 'planned training')}, {_join(parts)}."
-    done = results.trials[(results.trials["status"] == "done") & (results.trials["role"] == "cell")]
+    trained = results.trials["status"].isin(("done", "trained"))
+    done = results.trials[trained & (results.trials["role"] == "cell")]
     finished = {cells.cell_of(row) for row in done[list(results.axes)].itertuples(index=False)}
     lost = [] if cells.is_search(results) else [c for c in cells.planned_cells(results) if c not in finished]
     names = _join([_label(results, cell) for cell in lost])

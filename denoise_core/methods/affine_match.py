@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param
@@ -37,6 +38,7 @@ class AffineMatch(Method):
     Config: ClassVar[type[MethodConfig]] = AffineMatchConfig
     config: AffineMatchConfig
     protocol = "iscl"
+    whole_images = True
     assumes = Assumptions(False, False, False, fields=("noisy", "clean_unpaired"))
     recipes: ClassVar[Mapping[str, Recipe]] = {
         budget: Recipe(STEPS, {"patch_size": 32} if budget in ("smoke", "laptop") else {}, channels_last=False)
@@ -58,7 +60,9 @@ class AffineMatch(Method):
         for row, name in zip(self.sums, self.assumes.fields, strict=True):
             values = batch[name].double()
             sums = torch.stack([values.new_tensor(values.numel()), values.sum(), values.square().sum()])
-            row += context.world * sums  # buffers are averaged over the processes before an evaluation
+            if context.world > 1:
+                dist.all_reduce(sums)
+            row += sums
         yield from ()
 
     def denoise(self, noisy: Tensor) -> Tensor:

@@ -116,6 +116,7 @@ class ISCL(Method):
     Config: ClassVar[type[MethodConfig]] = ISCLConfig
     config: ISCLConfig
     protocol = "iscl"
+    whole_images = True
     assumes = Assumptions(False, False, False, fields=("noisy", "clean_unpaired"))
     deviations: ClassVar[tuple[Deviation, ...]] = DEVIATIONS
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -48,7 +48,7 @@ class BatchInstanceNorm(nn.Module):
         if torch.compiler.is_compiling():  # a compiler fuses the passes by itself, and cannot trace _Fold
             result, mean, var = self._plain(images, None)
         else:
-            result, mean, var = _Fold.apply(images, self.rho, self.scale, self.shift, self.slope)  # type: ignore[no-untyped-call]
+            result, mean, var = _Fold.apply(images, self.rho, self.scale, self.shift, self.slope, self.training)  # type: ignore[no-untyped-call]
         if statistics == "track":
             with torch.no_grad():
                 self.running_mean.lerp_(mean.detach(), self.momentum)
@@ -63,7 +63,7 @@ class BatchInstanceNorm(nn.Module):
     def _plain(self, images: Tensor, moments: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """The result and the moments of the batch part: those given, else the batch's own."""
         centred, mean, var = _centred(images)
-        batch_mean, batch_var = batch_moments(mean, var) if moments is None else moments
+        batch_mean, batch_var = batch_moments(mean, var, self.training) if moments is None else moments
         factor, offset = fold(mean, var, batch_mean, batch_var, self.rho, self.scale, self.shift)
         return _activated(centred, mean, factor, offset, self.slope).to(images.dtype), batch_mean, batch_var
 
@@ -78,10 +78,13 @@ def fold(
     return factor, shift - scale * (batch_part * batch_mean + instance_part * mean)
 
 
-def batch_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance (C,) of the whole batch from those of its images (N, C); over all processes."""
+def batch_moments(mean: Tensor, var: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    """Mean and population variance (C,) of the whole batch from those of its images (N, C).
+
+    In training the batch is that of all processes; at test time each process has images of its own.
+    """
     first, second = mean.mean(0), (var + mean.square()).mean(0)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         both = _MeanOverRanks.apply(torch.stack([first, second]))  # type: ignore[no-untyped-call]
         first, second = both[0], both[1]
     # rounding may leave a constant channel a little below zero
@@ -126,11 +129,13 @@ class _Fold(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, rho: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Any:
+    def forward(
+        ctx: Any, images: Tensor, rho: Tensor, scale: Tensor, shift: Tensor, slope: float, training: bool
+    ) -> Any:
         centred, mean, var = _centred(images)
         with torch.enable_grad():
             leaves = [one.detach().requires_grad_() for one in (mean, var, rho, scale, shift)]
-            batch_mean, batch_var = batch_moments(leaves[0], leaves[1])
+            batch_mean, batch_var = batch_moments(leaves[0], leaves[1], training)
             factor, offset = fold(leaves[0], leaves[1], batch_mean, batch_var, *leaves[2:])
         result = _activated(centred, mean, factor.detach(), offset.detach(), slope).to(images.dtype)
         ctx.save_for_backward(centred, result)
@@ -159,7 +164,7 @@ class _Fold(torch.autograd.Function):
                 one[..., None, None] for one in (2 * var_g / count, mean_g / count, factor.detach())
             )
             images_g = torch.addcmul(start, centred, slope).addcmul_(gradient, factor).to(wanted)
-        return images_g, rho_g, scale_g, shift_g, None
+        return images_g, rho_g, scale_g, shift_g, None, None
 
 
 class _MeanOverRanks(torch.autograd.Function):

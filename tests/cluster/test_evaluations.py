@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from cluster.execution.one_training import Ended, Training
 from cluster.imagery import Microscopy, Tomography
@@ -184,3 +185,59 @@ def _colour_folder(folder: Path) -> str:
         bands = [Image.effect_noise((128, 128), 40 + 10 * index + band) for band in range(3)]
         Image.merge("RGB", bands).save(folder / f"{index}.png")
     return str(folder)
+
+
+def test_validation_does_not_depend_on_what_is_asked_for(tmp_path: Path) -> None:
+    objectives = []
+    for gammas in ([0, 1], [1, 0]):
+        one, data = study(gammas)
+        store = Store.open(str(tmp_path / str(gammas[0])))
+        plan = Plan(planned(one, data, (0,)))
+        run(plan.read(store), data, store)
+        rows = plan.read(store).stored
+        cell = next(trial for trial in plan.trials if trial.role == "cell")
+        objectives.append(rows[cell.spec.trial_id]["objective"])
+    assert objectives[0] == objectives[1]
+
+
+def test_weights_of_another_code_are_trained_again(store: Store) -> None:
+    one, data = study([0])
+    run(Plan(planned(one, data, (0,))).read(store), data, store)
+    assert store.local is not None
+    for path in (store.local / "weights").iterdir():
+        path.write_bytes(save({"of another version": torch.zeros(1)}))
+    more, _ = study([0, 1])
+    assert run(Plan(planned(more, data, (0,))).read(store), data, store) == ["trained"]
+
+
+def test_one_failed_training_is_told_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, data = study([0, 0.5, 1])
+    plan = Plan(planned(one, data, (0,)))
+    for group in plan.read(store).trainings.values():
+        Training(task_of(group), "toy", "smoke", store, Ranks(), torch.device("cpu")).store_failure("it broke")
+    text = page(report(one, plan.read(store), store))
+    assert text.count("it broke") == 2  # ISCL and the affine match
+
+
+def test_two_trainings_that_a_report_could_not_tell_apart_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cluster.cli import run as command
+
+    one, _ = study([0.5], Tomography(test_noises=("ldct1e4", "ldct1e5")))
+    base = ["--budget", "smoke", "--store", str(tmp_path / "s"), "--dry-run"]
+    assert command(one, [*base, "--noise", "ldct1e4", "--noise", "ldct1e5"]) == 2
+    assert "give one --noise" in " ".join(capsys.readouterr().err.split())
+    assert command(one, [*base, "--noise", "ldct5e4"]) == 0
+    assert "noise ldct5e4, tested with ldct1e4, ldct1e5" in " ".join(capsys.readouterr().out.split())
+
+
+def test_clean_images_are_refused_where_nobody_learns_from_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cluster.cli import run as command
+
+    other = Study(name="toy", question="?", method="n2c", axes=[grid("features", [4])])
+    arguments = ["--budget", "smoke", "--store", str(tmp_path / "s"), "--dry-run", "--clean", "em_generated[0:2]"]
+    assert command(other, arguments) == 2
+    assert "leave --clean out" in " ".join(capsys.readouterr().err.split())

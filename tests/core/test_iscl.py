@@ -101,7 +101,7 @@ def test_norm_has_the_right_gradient(slope: float) -> None:
     images = tensor(2, 3, 4, 5).double().requires_grad_()
     values = ([0.2, 0.7, 1.0], [1.1, -0.6, 0.9], [0.1, 0.2, -0.3])
     parameters = [torch.tensor(value, dtype=torch.double, requires_grad=True) for value in values]
-    assert torch.autograd.gradcheck(lambda *values: _Fold.apply(*values, slope)[0], (images, *parameters))  # type: ignore[no-untyped-call]
+    assert torch.autograd.gradcheck(lambda *values: _Fold.apply(*values, slope, True)[0], (images, *parameters))  # type: ignore[no-untyped-call]
 
 
 def test_the_compiled_normalisation_gives_the_same_values_and_gradients() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cluster.imagery import BLOCKS, Microscopy, Tomography, microscopy_fold
 from denoise_core.errors import UserError
-from denoise_core.evaluation import CANONICAL, Measurement, evaluate
+from denoise_core.evaluation import CANONICAL, Measurement, denoise, evaluate
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.images.windows import coded
@@ -177,3 +177,37 @@ def test_affine_match_undoes_a_change_of_brightness() -> None:
         match = SimulatedNoiseSource(dark, parse_noise("gauss0"), "frozen", 0, CPU, clean=bright)
         list(Trainer(one, match, recipe, 0).run())
         assert (one.denoise(dark.pixels[0][None]) - clean[0]).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": "abdomen"}, "Almost nothing of .* lies inside the abdomen window"),
+        ({"test_noise": "ldct1e4"}, "HU"),
+        ({"noise": "ldct1e4"}, "HU"),
+    ],
+)
+def test_what_only_suits_ct_is_refused_for_other_images(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_data(DataSpec(**{"noise": "film", **UNPAIRED, **changes}), None)
+
+
+def test_the_roles_of_images_count() -> None:
+    base = {"noise": "film", "train": "em_generated[0:2]"}
+    roles = [
+        {"clean": "em_generated[2:3]", "test": ("em_generated[3:4]",)},
+        {"validation_set": "em_generated[2:3]", "test": ("em_generated[3:4]",)},
+        {"test": ("em_generated[2:3]", "em_generated[3:4]")},
+    ]
+    assert len({load_data(DataSpec(**base, **one), None).contents for one in roles}) == 3
+
+
+@pytest.mark.parametrize("name", ["iscl", "affine_match_image"])
+def test_methods_with_moments_of_the_image_never_see_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("denoise_core.evaluation.MAX_PIXELS", 64 * 64)
+    seen: list[tuple[int, ...]] = []
+    one = create(name, method_class(name).recipes["smoke"].config, 1, 0)
+    original = one.denoise
+    monkeypatch.setattr(one, "denoise", lambda noisy: (seen.append(tuple(noisy.shape)), original(noisy))[1])
+    denoise(one, torch.rand(1, 100, 120), CPU)
+    assert seen == [(1, 1, 100, 120)]
