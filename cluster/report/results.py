@@ -58,7 +58,8 @@ class StudyResults:
     which is NaN or None for references. ``trial_id`` names an evaluation, and several may share a ``training_id`` (and
     ``training_label``). ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``, ``failed``,
     ``trained`` (not evaluated with these values) or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is
-    ``clean``, ``noisy`` or ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or reference for a person.
+    ``clean``, ``noisy`` or ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or
+    reference for a person.
     """
 
     name: str
