@@ -42,9 +42,7 @@ OFFICIAL = ((0, 0, 0), (1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 0, 1), (1, 1, 1), (0
 class ISCLConfig(MethodConfig):
     """Hyperparameters of ISCL. Sizes are those of the official code."""
 
-    losses: str = Param(
-        "A+B+C+D+E", "terms of the losses by the letters of Table I, joined by +", paper="Table I", search=None
-    )
+    losses: str = Param("A+B+C+D+E", "terms of the losses by the letters of Table I, joined by +", paper="Table I")
     nested_weight: float = Param(
         30.0, "lambda, weight of cycle and bypass terms", paper="Eq. 1", search=log(1, 100), ge=0
     )
