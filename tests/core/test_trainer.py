@@ -113,25 +113,35 @@ def test_compiled_training_gives_the_same_keys_and_close_weights() -> None:
         assert torch.allclose(value, weights(compiled)[key], atol=3e-3), key
 
 
-def _rank(rank: int, world: int, name: str, folder: str) -> None:
+def _rank(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    one = trainer(name, Ranks(rank, world))
-    list(one.run())
-    one.synchronise_buffers()
-    torch.save((weights(one), one.logs()), f"{folder}/{rank}.pt")
-    if "statistics" in one.method.Config.inference_names():
-        one.method.reconfigure({"statistics": "batch"})
-    one.method.eval()
-    for _ in range(rank + 1):  # the ranks have different numbers of test images: nobody may wait for the others
-        one.method.denoise(torch.rand(1, 1, 64, 64))
+    for name in NAMES:
+        one = trainer(name, Ranks(rank, world))
+        list(one.run())
+        one.synchronise_buffers()
+        torch.save((weights(one), one.logs()), f"{folder}/{name}-{rank}.pt")
+        if "statistics" in one.method.Config.inference_names():
+            one.method.reconfigure({"statistics": "batch"})
+        one.method.eval()
+        for _ in range(rank + 1):  # the ranks have different numbers of test images: nobody may wait for the others
+            one.method.denoise(torch.rand(1, 1, 64, 64))
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of every method, one after another."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_rank, args=(2, str(folder)), nprocs=2)
+    return folder
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_two_ranks_agree_with_one_process(name: str, tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(2, name, str(tmp_path)), nprocs=2)
-    (first, logs_0), (second, logs_1) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def test_two_ranks_agree_with_one_process(name: str, two_ranks: Path) -> None:
+    (first, logs_0), (second, logs_1) = (
+        torch.load(two_ranks / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)
+    )
     assert_equal(first, second)
     assert logs_0 == logs_1
     one = trainer(name)

@@ -144,7 +144,7 @@ def test_damaged_parts_cost_their_trial_only(cluster: Cluster, undisturbed: Path
     part = sorted((store / "measurements").iterdir())[1]
     part.write_bytes(part.read_bytes()[:-30])
     printed = cluster.run(SCRIPT, *LONG, "--store", str(store))
-    assert "it was set aside" in printed and "7 stored, 1 to train" in printed
+    assert "it was set aside" in printed and "8 stored, 0 to train, 1 to evaluate from stored weights" in printed
     pd.testing.assert_frame_equal(values(store), values(undisturbed), check_exact=True)
 
 
