@@ -38,6 +38,13 @@ class Ranks:
         return heard[0]
 
 
+def place(method: Method, recipe: Recipe, device: torch.device) -> None:
+    """Moves a method to a device in the recipe's memory layout, which decides the last bits of its results."""
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    # mypy knows no overload of .to for a memory format
+    method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
 class Stretch:
     """A phase with the steps that it covers: first <= step < last."""
@@ -69,9 +76,7 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.step = 0
         self._logs: dict[str, Tensor] = {}
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        # mypy knows no overload of .to for a memory format
-        method.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        place(method, recipe, self.device)
         self.source = method.prepare(source)
         self.check(method, self.source, self.ranks.world)
         self.stretches = _stretches(method.phases(), recipe.steps)

@@ -24,7 +24,7 @@ from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
 from denoise_core.memory import peak_memory_mb
 from denoise_core.method import Method, create, method_class
 from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
-from denoise_core.trainer import Ranks, Trainer
+from denoise_core.trainer import Ranks, Trainer, place
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
 """Where in a training the validation images are measured, and a search may prune."""
@@ -122,7 +122,7 @@ class Training:
                 "the stored weights do not fit the method (%s): it is trained again", str(error).splitlines()[0]
             )
             return False
-        method.to(self.device)
+        place(method, self.spec.recipe, self.device)
         for params in missing:
             evaluation = self._evaluate(method, data(), params)
             if self.ranks.rank == 0:
