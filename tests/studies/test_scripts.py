@@ -20,7 +20,7 @@ def test_there_are_scripts() -> None:
 @pytest.mark.parametrize("scripts", [SCRIPTS[at : at + 2] for at in range(0, len(SCRIPTS), 2)], ids=" ".join)
 def test_studies_run_report_and_leave_the_cluster_free(cluster: Cluster, scripts: list[str], tmp_path: Path) -> None:
     """Two at a time, as two users of a cluster would."""
-    one = ("--seeds", "2", "--max-concurrent", "1", "--store")
+    one = ("--seeds", "1", "--max-concurrent", "1", "--store")
     started = {script: cluster.start(script, *one, str(tmp_path / script)) for script in scripts}
     for script, process in started.items():
         printed = process.communicate(timeout=240)[0]
