@@ -86,7 +86,8 @@ def _details(verdict: Verdict) -> str:
 def _status(results: StudyResults) -> str:
     trainings = results.trials.drop_duplicates("training_id")
     counts, ours = trainings["status"].value_counts(), results.trials[results.trials["role"] == "cell"]
-    shown = [(f"{counts.get('done', 0)} / {len(trainings)}", "trainings done", False)]
+    trained = int(trainings["status"].isin(("done", "trained")).sum())
+    shown = [(f"{trained} / {len(trainings)}", "trainings done", False)]
     if len(results.trials) > len(trainings):
         evaluated = int((results.trials["status"] == "done").sum())
         shown.append((f"{evaluated} / {len(results.trials)}", "evaluations", False))
@@ -111,7 +112,8 @@ def _main_figures(results: StudyResults) -> str:
         )
         note += f"Lower row: the change against {plain.baseline}, with its paired 95 % interval over "
         note += "seeds and images" if many else "images"
-        note += ", each value by itself; the paper's changes are on the same axis." if plain.paper_dataset else "."
+        printed = any(line.paper.x for panel in plain.panels for line in panel.lines)
+        note += ", each value by itself; the paper's changes are on the same axis." if printed else "."
         note += " The tested values are evenly spaced." if plain.categorical and plain.joined else ""
         canvas = drawing.draw_axis(plain)
         title = cells.dataset_name(plain.dataset) + ("" if plain.metric == results.metric else ", SSIM")

@@ -152,10 +152,10 @@ def _ties(results: StudyResults, comparisons: Sequence[Comparison]) -> list[str]
 
 def _default(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
     """The paper's own setting against the best, where neither of the lists above has room for it."""
-    if len(comparisons) <= LISTED:
-        return ""
+    ties = [item for item in comparisons if not item.interval.conclusive]
+    listed = ties if len(ties) <= LISTED else ties[:1]
     found = [item for item in comparisons if item.other == cells.default_cell(results)]
-    if not found:
+    if len(comparisons) <= LISTED or not found or found[0] in listed:
         return ""
     interval, name = found[0].interval, _label(results, found[0].other)
     size = f"{interval.mean:.2f}{_unit(results)}, interval {_span(interval)}"

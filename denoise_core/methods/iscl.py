@@ -17,7 +17,7 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from denoise_core.averaging import Lookahead, WeightAverage
-from denoise_core.config import MethodConfig, Param, choice, integer, log, uniform
+from denoise_core.config import MethodConfig, Param, integer, log, uniform
 from denoise_core.errors import UserError
 from denoise_core.inference import pad_to_multiple
 from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
@@ -69,12 +69,10 @@ class ISCLConfig(MethodConfig):
     swa_every: int = Param(1, "steps between the averaged states", ge=1)
     swa: bool = Param(True, "denoise with the averaged weights of F", affects="inference", paper="Algorithm 1")
     gamma: float = Param(
-        0.5, "share of F in the result, the rest is x - H(x)", affects="inference", paper="Eq. 13, Fig. 9", ge=0, le=1,
-        search=uniform(0, 1),
+        0.5, "share of F in the result, the rest is x - H(x)", affects="inference", paper="Eq. 13, Fig. 9", ge=0, le=1
     )  # fmt: skip
     statistics: Literal["running", "batch"] = Param(
-        "running", "moments of the batch part of the normalisation at test time", affects="inference",
-        search=choice("running", "batch"),
+        "running", "moments of the batch part of the normalisation at test time", affects="inference"
     )  # fmt: skip
 
     @field_validator("losses")

@@ -94,6 +94,7 @@ def test_a_further_value_is_evaluated_from_the_stored_weights(store: Store) -> N
     more, _ = study([0, 0.25, 1])
     plan = Plan(planned(more, data)).read(store)
     assert [plan.status(trial) for trial in plan.left] == [TRAINED, TRAINED]
+    assert "4 / 4" in page(report(more, plan, store)) and "6 / 8" in page(report(more, plan, store))
     assert run(plan, data, store) == ["evaluated", "evaluated"]
     plan = plan.read(store)
     assert plan.left == [] and all(plan.status(trial) == DONE for trial in plan.trials)

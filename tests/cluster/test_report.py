@@ -382,6 +382,11 @@ def test_of_many_cells_the_ends_and_every_reference_are_shown_and_the_papers_set
     assert len(captions) == 2 + CROPS + 2  # both references
     sentences = " ".join(judge(results).sentences)
     assert "The paper's setting, gamma = 0.5, is below gamma = 0.3 (" in sentences
+    assert "the paper's changes are on the same axis" not in text  # its table has none of these cells
+    near = study(effects={**many, 0.5: -0.001, 0.3: 0.0}, default=0.5)
+    told = " ".join(judge(near).sentences)
+    assert "gamma = 0.3 and gamma = 0.5 cannot be told apart" in told or "gamma = 0.5 and gamma = 0.3 cannot" in told
+    assert "The paper's setting" not in told  # the list of ties has said it
 
 
 def test_a_figure_for_each_metric_that_the_plot_names() -> None:
