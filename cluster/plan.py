@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from cluster.execution.board import Task
@@ -16,11 +14,8 @@ from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core.config import explain
 from denoise_core.errors import UserError, nearest
-from denoise_core.evaluation import denoise
-from denoise_core.memory import keep_freed_memory
-from denoise_core.method import Recipe, create, method_class
-from denoise_core.specification import EVALUATION_FIELDS, DataSpec, LoadedData, TrialSpec, specify
-from denoise_core.trainer import Trainer
+from denoise_core.method import Recipe, method_class
+from denoise_core.specification import EVALUATION_FIELDS, DataSpec, Link, TrialSpec, specify
 
 CELL, REFERENCE = "cell", "reference"
 TRAINED = "trained"
@@ -38,7 +33,7 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a study and what the store holds of them: rows by trial id, and the ids of evaluations.
+    """The trials of a study and what the store holds of them: rows by trial id, and the ids of evaluations and phases.
 
     Trials that differ in inference-time values only are one training with several evaluations.
     """
@@ -46,6 +41,7 @@ class Plan:
     trials: Sequence[PlannedTrial]
     stored: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evaluated: frozenset[str] = frozenset()
+    phases: frozenset[str] = frozenset()
 
     @property
     def left(self) -> list[PlannedTrial]:
@@ -80,7 +76,15 @@ class Plan:
     def read(self, store: Store) -> Plan:
         """The same plan against the store as it is now."""
         stored = store.trials(one.spec.trial_id for one in self.trials)
-        return replace(self, stored=stored, evaluated=frozenset(store.names("measurements")))
+        known = [frozenset(store.names(table)) for table in ("measurements", "phases")]
+        return replace(self, stored=stored, evaluated=known[0], phases=known[1])
+
+    def to_train(self, trial: PlannedTrial) -> list[Link]:
+        """The phases that are not stored, of a training that is not done."""
+        if self.status(trial) in (DONE, TRAINED):
+            return []
+        kept = [number for number, link in enumerate(trial.spec.links, 1) if link.phase_id in self.phases]
+        return list(trial.spec.links[max(kept, default=0) :])
 
 
 def grouped(trials: Sequence[PlannedTrial]) -> dict[str, list[PlannedTrial]]:
@@ -176,65 +180,3 @@ def training_label(trial: PlannedTrial) -> str:
 def show(value: Any) -> str:
     """A value as a person writes it: 2 for 2.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def estimate_seconds(
-    trials: Sequence[PlannedTrial], data: Sequence[LoadedData], plan: Plan, *, measure: bool
-) -> dict[str, float]:
-    """Estimated seconds of each trial, by trial id: from stored trials of its setting, else measured on one CPU thread.
-
-    ``measure`` runs a few real steps and one real image of each distinct setting, a second or two each at the laptop
-    budget. Without it (a GPU's time cannot be told from a CPU's), and where nothing is stored yet, the answer is 0.
-    """
-    by_group: dict[str, float | None] = {
-        row["group_id"]: row["train_s"] + row["eval_s"] for row in plan.stored.values() if row["status"] == DONE
-    }
-    loaded = {one.contents: one for one in data}
-    for group in grouped(trials).values():
-        spec = group[0].spec
-        if measure and spec.group_id not in by_group:
-            images = replace(loaded[spec.contents], spec=spec.data)
-            by_group[spec.group_id] = _measure(spec, images, evaluations=len(group))
-    measured = [seconds for seconds in by_group.values() if seconds is not None]
-    usual = sum(measured) / len(measured) if measured else 0.0
-    seconds = {trial.spec.trial_id: by_group.get(trial.spec.group_id) or usual for trial in trials}
-    evaluated_only = [trial.spec.trial_id for trial in trials if plan.status(trial) == TRAINED]
-    return seconds | {one: float(plan.stored[one]["eval_s"]) for one in evaluated_only}
-
-
-def makespan(seconds: Sequence[float], lanes: int) -> float:
-    """How long ``lanes`` take for these trainings, the longest first, each lane taking the next when it is free."""
-    busy = [0.0] * lanes
-    for one in sorted(seconds, reverse=True):
-        busy[busy.index(min(busy))] += one
-    return max(busy)
-
-
-def _measure(spec: TrialSpec, data: LoadedData, evaluations: int, limit_s: float = 2.0) -> float | None:
-    """Seconds of one trial, None where it cannot be trained in this process."""
-    keep_freed_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        method = create(spec.method, spec.config, spec.data.channels, spec.seed)
-        # a fifth of the way in, so that weights that ramp up from zero are there
-        trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), spec.recipe, spec.seed)
-        trainer.step = spec.recipe.steps // 5
-        steps, started = 0, 0.0
-        for _ in trainer.run():
-            if steps == 0:
-                started = time.perf_counter()  # the first step warms up
-            elif time.perf_counter() - started > limit_s / 2 or steps >= 6:
-                break
-            steps += 1
-        per_step = (time.perf_counter() - started) / max(1, steps)
-        image = data.test[0].pixels[0]
-        started = time.perf_counter()
-        denoise(method, image[:, :256, :256], torch.device("cpu"))
-        per_pixel = (time.perf_counter() - started) / image[0, :256, :256].numel()
-    except (RuntimeError, MemoryError):
-        return None  # out of memory, for example: whether the workers can is not for the driver to say
-    finally:
-        torch.set_num_threads(threads)
-    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats * evaluations
-    return per_step * spec.recipe.steps + per_pixel * pixels

@@ -17,6 +17,7 @@ import torch
 
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
+from cluster.costs import estimate, makespan
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.session import Resources, prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
@@ -27,8 +28,6 @@ from cluster.plan import (
     PlannedTrial,
     Planner,
     change,
-    estimate_seconds,
-    makespan,
     task_of,
     training_label,
 )
@@ -67,7 +66,8 @@ class Runner:
             if self.options.dry_run:
                 return OK
             if self._left(plan):
-                for fault in checkpoint_faults(self.store, list(plan.trainings_left)):
+                unfinished = {link.phase_id for trial in plan.left for link in plan.to_train(trial)}
+                for fault in checkpoint_faults(self.store, sorted(unfinished)):
                     self.console.warn(fault)
                 finished = self._execute(plan, seconds)
                 plan = self._plan()
@@ -157,13 +157,17 @@ class Runner:
     def _check_trials(self) -> None:
         """Builds each distinct training without memory for its weights, so that what cannot be trained is said now."""
         loaded = {one.contents: one for one in self.data}
-        trials = self.planner.grid((0,)) if self.options.search == "grid" else self._corners()
+        warnings: dict[str, None] = {}
+        trials = self.planner.grid(self.options.seeds[:1]) if self.options.search == "grid" else self._corners()
         for trial in trials:
             spec = trial.spec
             with torch.device("meta"):
                 method = create(spec.method, spec.config, spec.data.channels, spec.seed)
             source = replace(loaded[spec.contents], spec=spec.data).source(spec.seed, torch.device("cpu"))
-            Trainer.check(method, source, self.options.workers)
+            for warning in Trainer.check(method, source, self.options.workers):
+                warnings.setdefault(warning)
+        for warning in warnings:
+            self.console.warn(warning)
 
     def _corners(self) -> list[PlannedTrial]:
         """The first and the last setting of a search's space."""
@@ -222,20 +226,25 @@ class Runner:
         if not left:
             return 0.0
         trials = [self._default_trial] if searching else plan.left
-        seconds = estimate_seconds(trials, self.data, plan, measure=not options.gpus)
-        mean = sum(seconds.values()) / len(seconds)
+        self._costs = costs = estimate(trials, self.data, plan, self.store, measure=not options.gpus)
+        mean = sum(costs.shared.values()) / len(costs.shared)
         cores = 1 if options.address else int((os.cpu_count() or 1) // options.cpus)
         lanes = max(1, min(left, cores, options.max_concurrent or left))
+        if costs.steps < costs.steps_alone and not searching:
+            saved = f", {duration(costs.saved)} on one CPU" if costs.saved >= 1 and not options.gpus else ""
+            self.console.say(
+                f"Shared: phases that several trainings need are trained once, {costs.steps:,} steps instead of "
+                f"{costs.steps_alone:,}; that saves {1 - costs.steps / costs.steps_alone:.0%} of the steps{saved}."
+            )
         if mean:
             where = (
                 f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
             )
-            every = [mean] * left if searching else list(seconds.values())
+            every = [mean] * left if searching else list(costs.shared.values())
             self.console.say(
                 f"Estimated: up to {duration(max(every))} a training on one CPU, {duration(makespan(every, lanes))} in "
                 f"all, {where}, and about half a minute for Ray."
             )
-        self._seconds = seconds
         return mean
 
     def _images(self) -> list[str]:
@@ -249,8 +258,16 @@ class Runner:
             tested = ", ".join(dict.fromkeys(spec.test_noise for spec in used if spec.test_noise))
             noises += f", tested with {tested}" if tested else ""
             if used:
-                lines.append(f"Budget {self.options.budget}: {self.recipe.steps:,} steps; {shown}; noise {noises}.")
+                lines.append(f"Budget {self.options.budget}: {self._steps()}; {shown}; noise {noises}.")
         return lines
+
+    def _steps(self) -> str:
+        """``1,000 steps``, or those of each phase."""
+        links = self._default_trial.spec.links
+        if len(links) == 1:
+            return f"{links[0].steps:,} steps"
+        parts = ", ".join(f"{link.phase} {link.steps:,}" for link in links)
+        return f"{sum(link.steps for link in links):,} steps ({parts})"
 
     def _counts(self, plan: Plan, left: int) -> str:
         """How many trainings and evaluations there are, stored and left."""
@@ -298,7 +315,7 @@ class Runner:
         """What is left, the longest first, so that the last ones to end are short."""
         if self.options.search == "optuna":
             return []
-        order = sorted(plan.trainings_left.items(), key=lambda one: -self._seconds[one[0]])
+        order = sorted(plan.trainings_left.items(), key=lambda one: -self._costs.alone[one[0]])
         return [task_of(group) for _, group in order]
 
     # ---- report ----

@@ -56,8 +56,9 @@ def Param(  # noqa: N802 - reads as the type that it declares
 ) -> Any:
     """A hyperparameter with its default.
 
-    ``affects`` says what a change of the value concerns: ``"data"``, the name of a phase, ``"training"`` (every phase)
-    or ``"inference"`` (weights stay as they are); it is declared so that a planner may share the rest. ``paper`` is the
+    ``affects`` says what a change of the value concerns, so that trainings may share the rest: ``"data"`` and
+    ``"training"`` (every phase), a word that a phase names in ``Phase.depends`` (this phase and those after it),
+    ``"length"`` (only how many phases there are) or ``"inference"`` (weights stay as they are). ``paper`` is the
     equation or table that it stands in, ``search`` the default space of ``--search optuna``, ``limits`` are pydantic's
     (``ge``, ``gt``, ``le``, ``lt``).
     """

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from denoise_core.config import MethodConfig
+from denoise_core.diagnostics import Diagnostic
 from denoise_core.errors import UserError, nearest
 from denoise_core.images.source import ImageSource
 from denoise_core.schedule import Schedule, constant
@@ -33,6 +34,8 @@ class Assumptions:
     pixel_independent: bool
     signal_independent: bool
     fields: tuple[str, ...]
+    given: bool = False
+    """Whether the noisy images must be given once and for all (``noise_realisation = frozen``)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with its own groups; ``share`` is its part of all steps, ``needs`` the image fields."""
+    """A stretch of training with its own groups; ``needs`` names the image fields.
+
+    It takes ``share`` times the recipe's steps. What a phase leaves behind can serve every training that begins alike:
+    ``depends`` names the kinds of parameters (``Param.affects``) that matter from this phase on, beside ``data`` and
+    ``training`` and those of the phases before it; ``keeps`` the networks that matter after it (empty: all).
+    """
 
     name: str
     groups: Mapping[str, Group]
@@ -70,6 +78,8 @@ class Phase:
     patch: int
     batch: int
     share: float = 1.0
+    depends: tuple[str, ...] = ()
+    keeps: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,8 @@ class Method(nn.Module):
     version: ClassVar[int]
     """Raise it when a change alters results: stored trials of the old version are then not used any more."""
     title: ClassVar[str]
+    lineage: ClassVar[str] = ""
+    """Methods of one lineage share phases that are alike; empty: only trainings of this method do."""
     Config: ClassVar[type[MethodConfig]]
     assumes: ClassVar[Assumptions]
     protocol: ClassVar[str]
@@ -170,6 +182,13 @@ class Method(nn.Module):
     def updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
         """Yields one :class:`Update` per optimizer step; goes on with the new weights. Never yield inside no_grad."""
         raise NotImplementedError
+
+    def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
+        """What the training learned beside its denoiser, against the truth; by default nothing.
+
+        ``source`` is that of the training, after :meth:`prepare`.
+        """
+        return ()
 
     def denoise(self, noisy: Tensor) -> Tensor:
         """Denoises (N, C, H, W) in [0, 1], any H and W."""

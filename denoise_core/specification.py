@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from denoise_core.errors import UserError
@@ -17,9 +18,10 @@ from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
 from denoise_core.images.windows import to_window
-from denoise_core.method import Recipe, method_class
+from denoise_core.method import Recipe, create, method_class
 from denoise_core.noise.models import NoiseModel, parse_noise
 from denoise_core.seeding import generator
+from denoise_core.trainer import stretches
 
 
 class DataSpec(BaseModel):
@@ -46,6 +48,8 @@ IMAGE_SETS = ("train", "clean", "validation_set", "test")
 """Fields that name images: their contents count, not where they lie."""
 SEEN_IN_WINDOW = 0.05
 """Part of a CT slice that lies inside a window at least."""
+TRAINING_FIELDS = ("noise", "noise_realisation", "window", "channels")
+"""Fields of the data, beside the images, that training sees."""
 EVALUATION_FIELDS = ("test_noise",)
 """Fields of the data that training does not see: one training serves all their values."""
 
@@ -149,6 +153,17 @@ def _check_apart(train: ImageSet, validation: ImageSet | None, test: tuple[Image
 
 
 @dataclass(frozen=True)
+class Link:
+    """One phase of a training. ``phase_id`` is the hash of everything that its result depends on: trainings whose
+    first links have the same ids begin alike. ``group_id`` is the same for all seeds."""
+
+    phase: str
+    steps: int
+    phase_id: str
+    group_id: str
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """One training and its evaluation: same specification, same numbers."""
 
@@ -182,6 +197,43 @@ class TrialSpec:
     def evaluation_id(self) -> str:
         """The trial's identity with what is chosen at inference: the name of its measurements."""
         return evaluation_id(self.trial_id, self.params)
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The phases in order. A method without a lineage shares none, so its training is one link as a whole."""
+        with torch.device("meta"):
+            method = create(self.method, self.config, self.data.channels, self.seed)
+        found = stretches(method.phases(), self.recipe.steps)
+        if not method.lineage:
+            return (Link(found[-1].phase.name, found[-1].last, self.trial_id, self.group_id),)
+        links: list[Link] = []
+        known = {"data", "training"}
+        for stretch in found:
+            known |= set(stretch.phase.depends)
+            length = stretch.last - stretch.first
+            before = [(one.phase, one.steps) for one in links]
+            content = self._beginning(known, [*before, (stretch.phase.name, length)])
+            links.append(Link(stretch.phase.name, length, _digest({**content, "seed": self.seed}), _digest(content)))
+        return tuple(links)
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(link.steps for link in self.links)
+
+    def _beginning(self, known: set[str], phases: list[tuple[str, int]]) -> dict[str, Any]:
+        """All that matters up to the last of ``phases``: no test image, and no parameter that comes into play later."""
+        kind = method_class(self.method)
+        config = {name: value for name, value in self.config.items() if kind.Config.affects(name) in known}
+        return {
+            "lineage": kind.lineage,
+            "version": kind.version,
+            "phases": phases,
+            "config": config,
+            "data": self.data.model_dump(mode="json", include=set(TRAINING_FIELDS)),
+            "images": [one for one in self.contents if not one[0].startswith("test ")],
+            "recipe": {name: getattr(self.recipe, name) for name in ("precision", "channels_last", "compile")},
+        }
 
     def _group(self) -> dict[str, Any]:
         recipe = asdict(self.recipe)

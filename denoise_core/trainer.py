@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,7 +55,7 @@ class Stretch:
 
 
 class Trainer:
-    """Trains ``method`` on ``source`` for ``recipe.steps`` steps.
+    """Trains ``method`` on ``source``, each phase for its share of ``recipe.steps``, ``steps`` in all.
 
     Every draw of step k comes from (seed, k), so a training that is resumed from a checkpoint at any step equals the
     uninterrupted one bit for bit. With several ranks, each backpropagates its part of the global batch and the group's
@@ -77,15 +77,18 @@ class Trainer:
         self.step = 0
         self._logs: dict[str, Tensor] = {}
         place(method, recipe, self.device)
+        self.check(method, source, self.ranks.world)
         self.source = method.prepare(source)
-        self.check(method, self.source, self.ranks.world)
-        self.stretches = _stretches(method.phases(), recipe.steps)
+        self.stretches = stretches(method.phases(), recipe.steps)
+        self.steps = self.stretches[-1].last
         self._current: Stretch | None = None
         self._enter(self._stretch_at(0), fresh=True)
 
     @staticmethod
-    def check(method: Method, source: ImageSource, world: int = 1) -> None:
-        """Whether ``method`` can be trained on ``source`` by ``world`` processes. Raises UserError."""
+    def check(method: Method, source: ImageSource, world: int = 1) -> list[str]:
+        """Whether ``method`` can be trained on ``source`` by ``world`` processes: warnings. Raises UserError."""
+        warnings: list[str] = []
+        source = method.prepare(source)
         for phase in method.phases():
             lacking = sorted(set(phase.needs) - set(source.fields))
             if lacking:
@@ -94,17 +97,18 @@ class Trainer:
                     f"{method.name} needs the image fields {', '.join(lacking)}, but the data has only "
                     f"{', '.join(sorted(source.fields))}: {'; '.join(dict.fromkeys(remedies))}."
                 )
-            source.check(phase.patch)
+            warnings += source.check(phase.patch)
             if phase.batch % world:
                 raise UserError(
                     f"A batch of {phase.batch} cannot be divided among {world} workers: "
                     "change batch_size (--set batch_size=N) or --workers-per-trial."
                 )
+        return list(dict.fromkeys(warnings))
 
     @property
     def finished(self) -> bool:
         """Whether all steps are done."""
-        return self.step >= self.recipe.steps
+        return self.step >= self.steps
 
     def run(self) -> Iterator[int]:
         """Trains, yielding the number of steps done after each step; stop iterating to stop training."""
@@ -128,7 +132,7 @@ class Trainer:
         logs = dict(zip(names, values.tolist(), strict=True))
         for name, value in logs.items():
             if not math.isfinite(value):
-                raise TrainingDiverged(f"{name} became {value} at step {self.step} of {self.recipe.steps}")
+                raise TrainingDiverged(f"{name} became {value} at step {self.step} of {self.steps}")
         return logs
 
     def checkpoint(self) -> Checkpoint:
@@ -146,6 +150,21 @@ class Trainer:
         for name, state in checkpoint.state["optimizers"].items():
             self._optimizers[name].load_state_dict(state)
         self.step = checkpoint.step
+
+    def kept(self, phase: str) -> dict[str, Tensor]:
+        """What a phase that has just ended leaves to those after it, by name of the method's state."""
+        names = kept_names(self.method, self._phase(phase))
+        return {name: value for name, value in self.method.state_dict().items() if name in names}
+
+    def start_after(self, phase: str, kept: Mapping[str, Tensor]) -> None:
+        """Goes on where another training of the same beginning ended ``phase``. Raises ValueError for other state."""
+        load_kept(self.method, self._phase(phase), kept)
+        self.step = next(one.last for one in self.stretches if one.phase.name == phase)
+        if not self.finished:
+            self._enter(self._stretch_at(self.step), fresh=True)
+
+    def _phase(self, name: str) -> Phase:
+        return next(one.phase for one in self.stretches if one.phase.name == name)
 
     def synchronise_buffers(self) -> None:
         """Averages buffers such as batch-norm statistics over the ranks; call before evaluating."""
@@ -235,12 +254,32 @@ class Trainer:
             gradient.copy_(piece.view(gradient.shape))
 
 
-def _stretches(phases: tuple[Phase, ...], steps: int) -> tuple[Stretch, ...]:
-    total = sum(phase.share for phase in phases)
-    done, first, stretches = 0.0, 0, []
+def stretches(phases: tuple[Phase, ...], steps: int) -> tuple[Stretch, ...]:
+    """The phases one after the other, each of ``share`` times ``steps`` and at least one step."""
+    first, found = 0, []
     for phase in phases:
-        done += phase.share
-        last = max(first + 1, round(steps * done / total))
-        stretches.append(Stretch(phase, first, last))
+        last = first + max(1, round(steps * phase.share))
+        found.append(Stretch(phase, first, last))
         first = last
-    return tuple(stretches)
+    return tuple(found)
+
+
+def kept_names(method: Method, phase: Phase) -> set[str]:
+    """The names of the state that matters after ``phase``."""
+    state = set(method.state_dict())
+    if not phase.keeps:
+        return state
+    kept = [name for name, module in method.named_modules() if any(module is one for one in phase.keeps)]
+    prefixes = tuple(f"{name}." for name in kept)
+    # the method's own buffers, such as a phase's number, have no dot
+    return {name for name in state if name.startswith(prefixes) or "." not in name}
+
+
+def load_kept(method: Method, phase: Phase, kept: Mapping[str, Tensor]) -> None:
+    """Gives ``method`` the state that :meth:`Trainer.kept` made. Raises ValueError for other state."""
+    if set(kept) != kept_names(method, phase):
+        raise ValueError(f"these weights are not those of the phase {phase.name}")
+    try:
+        method.load_state_dict(dict(kept), strict=False)
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[0]) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from optuna.trial import TrialState
 
@@ -22,6 +22,7 @@ MAX_ATTEMPTS = 3
 """How often a training is begun before its worker's deaths are taken to be its own fault."""
 
 Order = Literal["go", "stop", "prune"]
+Pending = Literal["work", "wait", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,28 @@ class Snapshot:
     """(label, seed, status, validation PSNR, seconds) in the order in which they ended."""
 
 
+class Phases(Protocol):
+    """What the board must know of phases that several trainings need."""
+
+    def stored(self, phase_id: str) -> bool:
+        """Whether its result is stored."""
+
+    def held(self, phase_id: str) -> bool:
+        """Whether somebody, of this study or another, is training it."""
+
+
+class NothingShared:
+    """No phase is stored, none is in anybody's work."""
+
+    def stored(self, phase_id: str) -> bool:
+        """Never."""
+        return False
+
+    def held(self, phase_id: str) -> bool:
+        """Never."""
+        return False
+
+
 class Board:
     """Hands out the trainings of a grid (``tasks``) or of a search (``suggestions``), one at a time to each run."""
 
@@ -76,7 +99,12 @@ class Board:
         suggestions: Suggestions | None = None,
         make: Callable[[Mapping[str, Any], int], Task] | None = None,
         asked: Callable[[int, Mapping[str, Any], str], None] | None = None,
+        phases: Phases | None = None,
+        share: int | None = None,
     ):
+        self._phases, self._share = phases or NothingShared(), share
+        self._taken: dict[str, int] = {}  # run -> how many trainings it was given
+        self._hopeless: dict[str, str] = {}  # phase -> why it failed
         self._tasks = list(tasks)
         self._suggestions, self._make, self._asked = suggestions, make, asked
         self._current: dict[str, Task] = {}  # run -> what it trains
@@ -87,10 +115,10 @@ class Board:
         self._errors: dict[str, str] = {}
         self._stopping = False
 
-    def next(self, run: str, more: bool = True) -> Task | None:
+    def next(self, run: str) -> Task | None:
         """The next training of a run; None when it should end. A run that died gets what it was training again.
 
-        Without ``more`` the run has had its share: it gets only what is already its own.
+        A run that has had its share gets only what is already its own.
         """
         if self._stopping:
             return None
@@ -101,27 +129,44 @@ class Board:
                 error = f"its worker died {died.attempt} times while training it (out of memory, or killed)"
             task = replace(died, attempt=died.attempt + 1, error=error)
         else:
-            found = self._reserved.pop(run, None) or (self._take() if more else None)
+            found = self._own_or_new(run)
             if found is None:
                 return None
             task = found
+            self._taken[run] = self._taken.get(run, 0) + 1
         self._current[run] = task
-        self._progress[run] = Progress(task.label, task.spec.seed, steps=task.spec.recipe.steps)
+        self._progress[run] = Progress(task.label, task.spec.seed, steps=task.spec.steps)
         return task
 
     def reserve(self, run: str) -> Mapping[str, Any] | None:
         """Takes a run's first training and answers what it varies; None when there is none."""
-        found = None if self._stopping else self._take()
+        found = None if self._stopping else self._take(waiting=True)
         if found is None:
             return None
         self._reserved[run] = found
         return self._params(found)
 
-    def pending(self, run: str) -> bool:
-        """Whether :meth:`next` would give this run anything."""
+    def pending(self, run: str) -> Pending:
+        """Whether :meth:`next` would give this run anything, now or when another training has ended a phase."""
         if self._stopping:
-            return False
-        return run in self._current or run in self._reserved or bool(self._tasks) or self._searching()
+            return "nothing"
+        if run in self._current:
+            return "work"
+        if run in self._reserved:
+            return "wait" if self._blocked(self._reserved[run]) else "work"
+        if self._had_its_share(run):
+            return "nothing"
+        if any(not self._blocked(task) for task in self._tasks):
+            return "work"
+        if self._tasks:
+            return "wait"
+        return "work" if self._searching() else "nothing"
+
+    def postpone(self, run: str) -> None:
+        """Gives a training back whose next phase somebody else is training."""
+        self._progress.pop(run, None)
+        self._taken[run] -= 1
+        self._tasks.insert(0, self._current.pop(run))
 
     def report(self, run: str, step: int, rung: int | None = None, value: float | None = None) -> Order:
         """Where a training is; at a rung also what it measured. Answers whether to go on."""
@@ -139,8 +184,13 @@ class Board:
         if run in self._current:
             self._errors.setdefault(self._current[run].spec.trial_id, error)  # the first rank knows the cause
 
-    def finish(self, run: str, status: str, value: float | None) -> None:
-        """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR."""
+    def finish(self, run: str, status: str, value: float | None, broken: tuple[str, str] | None = None) -> None:
+        """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR.
+
+        ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well.
+        """
+        if broken is not None:
+            self._hopeless.setdefault(*broken)
         task, progress = self._current.pop(run), self._progress.pop(run)
         self._finished.append((task.label, task.spec.seed, status, value, time.time() - progress.started))
         if status == DONE and value is not None and not task.reference:
@@ -169,9 +219,46 @@ class Board:
         counts = (statuses.count(DONE), statuses.count(PRUNED), statuses.count(FAILED))
         return Snapshot(*counts, self._left(), list(self._progress.values()), best, list(self._finished))
 
-    def _take(self) -> Task | None:
-        if self._tasks:
-            return self._tasks.pop(0)
+    def _own_or_new(self, run: str) -> Task | None:
+        if run in self._reserved:
+            return None if self._blocked(self._reserved[run]) else self._checked(self._reserved.pop(run))
+        return None if self._had_its_share(run) else self._take()
+
+    def _had_its_share(self, run: str) -> bool:
+        return self._share is not None and self._taken.get(run, 0) >= self._share
+
+    def _blocked(self, task: Task) -> bool:
+        """Whether the next phase of a training is in somebody else's work."""
+        missing = [link.phase_id for link in task.spec.links if not self._phases.stored(link.phase_id)]
+        if not missing or missing[0] in self._hopeless:
+            return False
+        here = {link.phase_id for one in self._current.values() for link in one.spec.links}
+        return missing[0] in here or self._phases.held(missing[0])
+
+    def _checked(self, task: Task) -> Task:
+        """The same training with an error where one of its phases has failed already."""
+        found = [self._hopeless[link.phase_id] for link in task.spec.links if link.phase_id in self._hopeless]
+        if not found:
+            return task
+        return replace(task, error=f"a phase that it shares with another training failed there: {found[0]}")
+
+    def _take(self, waiting: bool = False) -> Task | None:
+        """The first training that nobody else is preparing, else a search's next suggestion.
+
+        A suggestion that must wait for another's phase is put aside, unless ``waiting``.
+        """
+        free = next((index for index, task in enumerate(self._tasks) if not self._blocked(task)), None)
+        if free is not None:
+            return self._checked(self._tasks.pop(free))
+        if self._tasks and not waiting:  # one that waits is enough: it may be the first of many
+            return None
+        made = self._suggested()
+        if made is not None and not waiting and self._blocked(made):
+            self._tasks.append(made)
+            return None
+        return made
+
+    def _suggested(self) -> Task | None:
         if self._suggestions is None or self._make is None:
             return None
         asked = self._suggestions.ask()
@@ -208,4 +295,4 @@ class Board:
         seeds = len(self._suggestions.settings.seeds)
         following = sum(seeds - 1 - task.seed_index for task in self._current.values())
         reserved = sum(seeds - task.seed_index for task in self._reserved.values())
-        return self._suggestions.left * seeds + following + reserved
+        return self._suggestions.left * seeds + following + reserved + len(self._tasks)

@@ -1,4 +1,4 @@
-"""A trial's checkpoints and last weights in the store, on a local disk or in an object store."""
+"""A phase's checkpoints and last weights in the store, on a local disk or in an object store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cluster.results.store import Store
@@ -22,11 +22,14 @@ log = logging.getLogger("denoise")
 
 
 class CheckpointFolder:
-    """Checkpoints under ``<store>/checkpoints/<trial>/step-...``, last weights in ``<store>/weights/<trial>``."""
+    """Checkpoints under ``<store>/checkpoints/<name>/step-...``, last weights in ``<store>/weights/<name>``.
 
-    def __init__(self, store: Store, trial_id: str):
-        self.store, self.trial_id = store, trial_id
-        self._local = store.local / "checkpoints" / trial_id if store.local is not None else None
+    ``name`` is a phase's id; that of a training that shares no phase is the trial's.
+    """
+
+    def __init__(self, store: Store, name: str):
+        self.store, self.name = store, name
+        self._local = store.local / "checkpoints" / name if store.local is not None else None
 
     def save(self, checkpoint: checkpoints.Checkpoint, extra: Mapping[str, Any]) -> None:
         """Saves; ``extra`` (plain numbers, text, lists) goes along. Older ones are removed afterwards."""
@@ -39,7 +42,7 @@ class CheckpointFolder:
             path = checkpoints.save(Path(folder), whole)
             # META last: a checkpoint without it does not exist
             for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                self.store.write_bytes(f"checkpoints/{self.trial_id}/{path.name}/{name}", (path / name).read_bytes())
+                self.store.write_bytes(f"checkpoints/{self.name}/{path.name}/{name}", (path / name).read_bytes())
         for one in older:
             if one != path.name:
                 self.store.filesystem.delete_dir(f"{self._remote}/{one}")
@@ -57,18 +60,17 @@ class CheckpointFolder:
                     log.warning("the checkpoint is damaged (%s): set aside as %s", error, aside)
         return None
 
-    def keep_weights(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Keeps the last weights, for export and for further inference-time values."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = checkpoints.save(Path(folder), checkpoint)
-            self.store.write_bytes(f"weights/{self.trial_id}.safetensors", (path / checkpoints.WEIGHTS).read_bytes())
+    def keep_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Keeps what a phase ended with, for the phases after it, for export and for further inference-time values."""
+        content = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+        self.store.write_bytes(f"weights/{self.name}.safetensors", content)
 
     def kept_weights(self) -> dict[str, Tensor] | None:
-        """The last weights of a finished trial; None where they are missing or damaged."""
+        """The last weights of a finished phase; None where they are missing or damaged."""
         try:
-            return load(self.store.read_bytes(f"weights/{self.trial_id}.safetensors"))
+            return load(self.store.read_bytes(f"weights/{self.name}.safetensors"))
         except (FileNotFoundError, SafetensorError) as error:
-            log.warning("the weights of trial %s cannot be used (%s): it is trained again", self.trial_id, error)
+            log.warning("the weights %s cannot be used (%s): it is trained again", self.name, error)
             return None
 
     def remove(self) -> None:
@@ -81,7 +83,7 @@ class CheckpointFolder:
 
     @property
     def _remote(self) -> str:
-        return f"{self.store.root}/checkpoints/{self.trial_id}"
+        return f"{self.store.root}/checkpoints/{self.name}"
 
     def _remote_steps(self) -> list[str]:
         selector = pafs.FileSelector(self._remote, allow_not_found=True)
@@ -92,7 +94,7 @@ class CheckpointFolder:
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                        content = self.store.read_bytes(f"checkpoints/{self.trial_id}/{step}/{name}")
+                        content = self.store.read_bytes(f"checkpoints/{self.name}/{step}/{name}")
                         (Path(folder) / name).write_bytes(content)
                     return checkpoints.load(Path(folder))
                 except (FileNotFoundError, checkpoints.CorruptCheckpoint) as error:
@@ -115,7 +117,7 @@ def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:
             with contextlib.suppress(FileNotFoundError):  # another process may have replaced it
                 checkpoints.set_aside(path)
                 faults.append(
-                    f"The checkpoint of trial {one} is damaged ({error}): it was set aside, the trial starts anew, "
+                    f"The checkpoint {one} is damaged ({error}): it was set aside, the training starts anew, "
                     "nothing else is lost."
                 )
     return faults

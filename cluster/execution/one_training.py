@@ -15,16 +15,18 @@ import torch
 import torch.distributed as dist
 
 from cluster.execution.board import Task
+from cluster.execution.chain import Chain
 from cluster.execution.checkpoints import CheckpointFolder
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Evaluated, Store
+from denoise_core.diagnostics import Diagnostic, rows
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
 from denoise_core.memory import peak_memory_mb
 from denoise_core.method import Method, create, method_class
 from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
-from denoise_core.trainer import Ranks, Trainer, place
+from denoise_core.trainer import Ranks, Trainer, load_kept, place
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
 """Where in a training the validation images are measured, and a search may prune."""
@@ -42,7 +44,7 @@ log = logging.getLogger("denoise")
 class Ended(Enum):
     """How a training ended."""
 
-    DONE, PRUNED, STOPPED = "done", "pruned", "stopped"
+    DONE, PRUNED, STOPPED, WAITING = "done", "pruned", "stopped", "waiting"
 
 
 class Line(Protocol):
@@ -58,12 +60,13 @@ class Training:
     def __init__(self, task: Task, study: str, budget: str, store: Store, ranks: Ranks, device: torch.device):
         self.task, self.spec, self.study, self.budget = task, task.spec, study, budget
         self.store, self.ranks, self.device = store, ranks, device
-        self.folder = CheckpointFolder(store, self.spec.trial_id)
+        self.chain = Chain(self.spec, study, store, ranks)
         self.log_path = ""
         self.objective: float | None = None
         self._curves: list[dict[str, Any]] = []
+        self._first_point = 0  # of the curves of the phase in work
         self._started, self._began = datetime.now(UTC), time.perf_counter()
-        self._train_s = self._eval_s = 0.0
+        self._train_s = self._eval_s = self._shared_s = self._phase_s = 0.0
         self._parameters = 0
         self._last_phase = ""
         self._trainer: Trainer | None = None
@@ -79,23 +82,24 @@ class Training:
         self._last_phase = method.phases()[-1].name
         trainer = Trainer(method, data.source(spec.seed, self.device), spec.recipe, spec.seed, self.device, self.ranks)
         self._trainer = trainer
+        if not self._advance(trainer):
+            return Ended.WAITING
         self._restore(trainer)
         ended = self._train(trainer, data, line)
         if ended is Ended.STOPPED:
             self._save(trainer)
+        if ended in (Ended.STOPPED, Ended.WAITING):
             return ended
         evaluations: list[Evaluation] = []
+        diagnostics: Sequence[Diagnostic] = ()
         if ended is Ended.DONE:
-            trainer.logs()  # a last look for NaN
             started = time.perf_counter()
-            trainer.synchronise_buffers()
-            if self.ranks.rank == 0:
-                self.folder.keep_weights(trainer.checkpoint())
             evaluations = [self._evaluate(method, data, params) for params in self.task.evaluations]
+            diagnostics = method.diagnose(trainer.source) if self.ranks.rank == 0 else ()
             self._eval_s += time.perf_counter() - started
         if self.ranks.rank == 0:
-            self._store(DONE if ended is Ended.DONE else PRUNED, evaluations=evaluations)
-            self.folder.remove()
+            self._store(DONE if ended is Ended.DONE else PRUNED, evaluations=evaluations, diagnostics=diagnostics)
+            self.chain.folder.remove()
         log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
         return ended
 
@@ -110,14 +114,15 @@ class Training:
         missing = [one for one in self.task.evaluations if self._evaluation_id(one) not in present]
         if not missing:
             return True
-        weights = self.ranks.share(self.folder.kept_weights)
+        folder = CheckpointFolder(self.store, self.spec.links[-1].phase_id)
+        weights = self.ranks.share(folder.kept_weights)
         if weights is None:
             return False
         method = create(self.spec.method, self.spec.config, self.spec.data.channels, self.spec.seed)
         self._last_phase = method.phases()[-1].name
         try:
-            method.load_state_dict(weights)
-        except RuntimeError as error:  # of an older version of the code
+            load_kept(method, method.phases()[-1], weights)
+        except ValueError as error:  # of an older version of the code
             log.warning(
                 "the stored weights do not fit the method (%s): it is trained again", str(error).splitlines()[0]
             )
@@ -135,59 +140,98 @@ class Training:
             self._store(FAILED, error=error)
 
     def release(self) -> None:
-        """Frees memory before the next training of the same process."""
+        """Frees memory, and what others wait for, before the next training of the same process."""
+        self.chain.release()
         self._trainer = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     # ---- private ----
 
+    def _advance(self, trainer: Trainer) -> bool:
+        """Takes up the phases that are stored; False where the next one is in another training's work."""
+        records = self.chain.advance(trainer)
+        for record in records or ():
+            self._curves += record["curves"]
+            self._train_s += record["train_s"]
+            self._shared_s += record["train_s"] if record["trial_id"] != self.spec.trial_id else 0.0
+        self._first_point, self._phase_s = len(self._curves), 0.0
+        measured = [one for one in self._curves if one["name"] == VALIDATION]
+        self.objective = measured[-1]["value"] if measured else None
+        return records is not None
+
     def _train(self, trainer: Trainer, data: LoadedData, line: Line) -> Ended:
-        steps = self.spec.recipe.steps
-        rungs = {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
-        for point in [one for one in self._curves if one["name"] == VALIDATION]:  # restored: a new board has not heard
-            order = line.report(point["step"], rungs[point["step"]], point["value"])
-            if order != "go" and trainer.step < steps:
-                return Ended.STOPPED if order == "stop" else Ended.PRUNED
-        every = max(1, steps // CURVE_POINTS)
+        rungs = {max(1, round(part * trainer.steps)): rung for rung, part in enumerate(RUNGS)}
+        ends = {stretch.last for stretch in trainer.stretches} if self.chain.shares else {trainer.steps}
+        order = self._replay(line, rungs, 0)
+        every = max(1, trainer.steps // CURVE_POINTS)
         saved = told = lap = time.perf_counter()
-        for step in trainer.run():
-            if step % every == 0 or step == steps:
+        for step in trainer.run() if order == "go" else ():
+            if step % every == 0 or step == trainer.steps:
                 self._point(step, trainer.logs())
             order, now = "go", time.perf_counter()
-            if step in rungs:
-                self._train_s += now - lap
-                order = self._rung(trainer, data, line, step, rungs[step])
+            if step in rungs or step in ends:
+                self._spend(now - lap)
+                order = self._rung(trainer, data, line, step, rungs.get(step))
                 lap = told = time.perf_counter()
             elif self._time_to_tell(step, now - told):
                 order, told = line.report(step), now
-            if order != "go" and step < steps:
-                self._train_s += time.perf_counter() - lap
-                return Ended.STOPPED if order == "stop" else Ended.PRUNED
-            if time.perf_counter() - saved > CHECKPOINT_S:
-                self._train_s += time.perf_counter() - lap
+            if step in ends:
+                self._keep(trainer)
+                if not trainer.finished:
+                    points = len(self._curves)
+                    if not self._advance(trainer):
+                        return Ended.WAITING
+                    if len(self._curves) > points and order == "go":
+                        order = self._replay(line, rungs, points)
+                lap = time.perf_counter()
+            if order != "go" and not trainer.finished:
+                self._spend(time.perf_counter() - lap)
+                break
+            if time.perf_counter() - saved > CHECKPOINT_S and not trainer.finished:
+                self._spend(time.perf_counter() - lap)
                 self._save(trainer)
                 saved = lap = time.perf_counter()
-        self._train_s += time.perf_counter() - lap
-        return Ended.DONE
+        if trainer.finished:
+            return Ended.DONE
+        return Ended.STOPPED if order == "stop" else Ended.PRUNED
+
+    def _spend(self, seconds: float) -> None:
+        self._train_s += seconds
+        self._phase_s += seconds
+
+    def _keep(self, trainer: Trainer) -> None:
+        """Stores the phase that has just ended."""
+        trainer.logs()  # a last look for NaN
+        trainer.synchronise_buffers()
+        self.chain.keep(trainer, {"train_s": self._phase_s, "curves": self._curves[self._first_point :]})
+
+    def _replay(self, line: Line, rungs: Mapping[int, int], first: int) -> str:
+        """Tells the rungs that were measured before this run of the training: a new board has not heard of them."""
+        order = "go"
+        for point in self._curves[first:]:
+            if point["name"] == VALIDATION and point["step"] in rungs and order == "go":
+                order = line.report(point["step"], rungs[point["step"]], point["value"])
+        return order
 
     def _time_to_tell(self, step: int, silent_s: float) -> bool:
         if self.ranks.world > 1:  # all ranks must agree on when to talk, so it cannot be the clock
             return step % SHARED_EVERY == 0
         return silent_s > REPORT_S
 
-    def _rung(self, trainer: Trainer, data: LoadedData, line: Line, step: int, rung: int) -> str:
+    def _rung(self, trainer: Trainer, data: LoadedData, line: Line, step: int, rung: int | None) -> str:
+        """Measures the validation images; without a ``rung`` (a phase's end) nothing is told that may prune."""
         if data.validation is None:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
         value = validation_psnr(trainer.method, data, self.device)
         if value != value:
-            raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {self.spec.recipe.steps}")
+            raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {trainer.steps}")
         self._eval_s += time.perf_counter() - started
         self._point(step, {VALIDATION: value})
         self.objective = value
-        return line.report(step, rung, value)
+        return line.report(step) if rung is None else line.report(step, rung, value)
 
     def _evaluate(self, method: Method, data: LoadedData, params: Mapping[str, Any]) -> Evaluation:
         mine = evaluate(method, data, self.device, self.ranks, params)
@@ -212,27 +256,37 @@ class Training:
         if self.ranks.rank == 0:
             extra = {
                 "curves": self._curves,
-                "train_s": self._train_s,
+                "phase_s": self._phase_s,
                 "eval_s": self._eval_s,
+                "first_point": self._first_point,
                 "objective": self.objective,
             }
-            self.folder.save(trainer.checkpoint(), extra)
+            self.chain.folder.save(trainer.checkpoint(), extra)
 
     def _restore(self, trainer: Trainer) -> None:
-        found = self.ranks.share(self.folder.load)
+        found = None if self.chain.complete else self.ranks.share(self.chain.folder.load)
         if found is None:
             return
         trainer.restore(found)
         extra = found.state["run"]
-        self._curves, self.objective = list(extra["curves"]), extra["objective"]
-        self._train_s, self._eval_s = extra["train_s"], extra["eval_s"]
-        log.info("goes on at step %d of %d", trainer.step, self.spec.recipe.steps)
+        # a checkpoint may be another training's that began alike: the phases before this one are known already
+        began = self._train_s
+        self._curves[self._first_point :] = extra["curves"][extra["first_point"] :]
+        self._phase_s, self.objective = extra["phase_s"], extra["objective"]
+        self._train_s, self._eval_s = began + self._phase_s, extra["eval_s"]
+        log.info("goes on at step %d of %d", trainer.step, trainer.steps)
 
-    def _store(self, status: str, error: str = "", evaluations: Sequence[Evaluation] = ()) -> None:
+    def _store(
+        self,
+        status: str,
+        error: str = "",
+        evaluations: Sequence[Evaluation] = (),
+        diagnostics: Sequence[Diagnostic] = (),
+    ) -> None:
         curves = [{"trial_id": self.spec.trial_id, **row} for row in self._curves]
         pairs = zip(self.task.evaluations, evaluations, strict=False)  # none unless the trial is done
         evaluated = dict(self._rows(params, one) for params, one in pairs)
-        self.store.write_trial(self._row(status, error), curves, evaluated)
+        self.store.write_trial(self._row(status, error), curves, evaluated, rows(self.spec.trial_id, diagnostics))
 
     def _evaluation_id(self, params: Mapping[str, Any]) -> str:
         return evaluation_id(self.spec.trial_id, params)
@@ -265,6 +319,7 @@ class Training:
             "workers": self.ranks.world,
             "device": _device_name(self.device),
             "train_s": self._train_s,
+            "shared_s": self._shared_s,
             "eval_s": self._eval_s,
             "wall_s": time.perf_counter() - self._began,
             "peak_memory_mb": peak_memory_mb(),

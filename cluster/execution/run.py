@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.console import Console
 from cluster.execution.board import MAX_ATTEMPTS, Board, Task
+from cluster.execution.leases import Leases
 from cluster.execution.one_training import Training
 from cluster.execution.search import StudySearch
 from cluster.execution.session import Resources, Session, lanes
@@ -74,15 +75,34 @@ class Recorder:
         )
 
 
+class StoredPhases:
+    """What the store knows of phases. What was stored once stays stored."""
+
+    def __init__(self, store: Store):
+        self._store, self._leases = store, Leases(store)
+        self._known: set[str] = set()
+
+    def stored(self, phase_id: str) -> bool:
+        """Whether its result is stored."""
+        if phase_id not in self._known and self._store.has("phases", phase_id):
+            self._known.add(phase_id)
+        return phase_id in self._known
+
+    def held(self, phase_id: str) -> bool:
+        """Whether somebody is training it."""
+        return self._leases.held(phase_id)
+
+
 class HostedBoard(Board):
     """The board of a study, made in the process that holds it: an actor."""
 
-    def __init__(self, work: Work, location: str):
+    def __init__(self, work: Work, location: str, share: int):
+        phases = StoredPhases(Store(location))
         if work.search is None:
-            super().__init__(work.tasks)
+            super().__init__(work.tasks, phases=phases, share=share)
         else:
             asked = Recorder(location, work.search.search_id, work.study)
-            super().__init__((), Suggestions(work.search, work.known), work.make, asked)
+            super().__init__((), Suggestions(work.search, work.known), work.make, asked, phases, share)
 
     def ready(self) -> bool:
         """Answers once the board is there."""
@@ -104,11 +124,11 @@ def execute(
     per_run, runs = _packing(work.count, concurrent, seconds)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
-    board = hosted.remote(work, store.location)
+    board = hosted.remote(work, store.location, per_run)
     scratch = _scratch(store, current)
     settings = RunSettings(
         work.study, work.budget, store.location, str(data_root) if data_root else None,
-        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, per_run, scratch,
+        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch,
     )  # fmt: skip
     failures = MAX_ATTEMPTS * min(per_run, 5)
     try:

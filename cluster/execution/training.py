@@ -6,7 +6,6 @@ short trainings do not each pay for Ray's start-up. Every task is stored and can
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
@@ -34,6 +33,9 @@ from denoise_core.memory import exact_numerics, keep_freed_memory
 from denoise_core.specification import DataSpec, LoadedData, TrialSpec, load_data
 from denoise_core.trainer import Ranks
 
+WAIT_S = 1.0
+"""Seconds between two looks of a run that has to wait."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -46,14 +48,16 @@ class RunSettings:
     workers: int
     cpus: float
     gpus: float
-    tasks_per_run: int
     scratch: str
 
 
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
     """One Tune trial: trains until the board has nothing more for this run."""
     run = tune.get_context().get_trial_id()
-    if ray.get(board.pending.remote(run)):
+    while (pending := ray.get(board.pending.remote(run))) != "nothing":
+        if pending == "wait":  # another training prepares what this one needs: no worker is held meanwhile
+            time.sleep(WAIT_S)
+            continue
         resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
         TorchTrainer(
             work,
@@ -80,10 +84,8 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(settings.cpus)))
     line = BoardLine(config["board"], config["run"], ranks)
     store = Store.existing(settings.store)
-    for count in itertools.count():
-        task = line.next(more=count < settings.tasks_per_run)
-        if task is None or not _one(task, settings, store, line, ranks):
-            return
+    while (task := line.next()) is not None and _one(task, settings, store, line, ranks):
+        pass
 
 
 def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks: Ranks) -> bool:
@@ -108,13 +110,16 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
                     line.crashed(message)
                 raise
             training.store_failure(message)
-            line.finish(FAILED, None)
+            line.finish(FAILED, None, training.chain.broken(message))
             return True
         finally:
             training.release()
         if ended is Ended.STOPPED:
             line.stopped()
             return False
+        if ended is Ended.WAITING:
+            line.postpone()
+            return True
         line.finish(DONE if ended is Ended.DONE else PRUNED, training.objective)
         return True
 
@@ -132,18 +137,23 @@ class BoardLine:
     def __init__(self, board: Any, run: str, ranks: Ranks):
         self._board, self._run, self._ranks = board, run, ranks
 
-    def next(self, more: bool) -> Task | None:
+    def next(self) -> Task | None:
         """The next task, the same on every rank."""
-        return self._ranks.share(lambda: self._call("next", more))  # type: ignore[no-any-return]
+        return self._ranks.share(lambda: self._call("next"))  # type: ignore[no-any-return]
 
     def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
         """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank."""
         return str(self._ranks.share(lambda: self._call("report", step, rung, value)))
 
-    def finish(self, status: str, value: float | None) -> None:
+    def finish(self, status: str, value: float | None, broken: tuple[str, str] | None = None) -> None:
         """The task ended."""
         if self._ranks.rank == 0:
-            self._call("finish", status, value)
+            self._call("finish", status, value, broken)
+
+    def postpone(self) -> None:
+        """The task needs what somebody else is training."""
+        if self._ranks.rank == 0:
+            self._call("postpone")
 
     def stopped(self) -> None:
         """The task was stopped."""

@@ -19,6 +19,10 @@ Cell = tuple[Any, ...]  # one value per axis
 SEARCH = 12  # more distinct cells than this are read as a search, not as a grid
 
 REFERENCES = {"n2c": "N2C (clean targets)", "n2n": "N2N (noisy pairs)"}
+ADDITIVE = {
+    "mixa": "mixture A, s", "mixb": "mixture B, s",
+    "corr": "correlated, σ", "corrn": "correlated (normalised), σ",
+}  # fmt: skip
 DATASETS = {
     "kodak24": "Kodak24", "bsd300_test": "BSD300 test", "bsd68": "BSD68", "cbsd68": "CBSD68", "set14": "Set14",
     "sidd_validation": "SIDD validation", "sidd_benchmark": "SIDD benchmark",
@@ -174,6 +178,8 @@ def value_text(value: Any) -> str:
 
 def noise_name(noise: str) -> str:
     """``gauss5_50`` as ``Gaussian σ 5–50``; a name of another pattern as it is."""
+    if (additive := re.fullmatch(r"(mixa|mixb|corrn?)(\d+(?:\.\d+)?)", noise)) is not None:
+        return f"{ADDITIVE[additive[1]]} = {additive[2]}"
     if (dose := re.fullmatch(r"ldct(.+)", noise)) is not None:
         return f"low dose, {float(dose[1]):,.0f} photons"
     match = re.fullmatch(r"(gauss|poisson)(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?", noise)

@@ -18,7 +18,7 @@ from cluster.study import Study
 from denoise_core.method import Deviation, method_class
 from denoise_core.specification import DataSpec, evaluation_id
 
-FROM_ROW = ("error", "log_path", "train_s", "eval_s", "wall_s", "steps", "parameters", "device")
+FROM_ROW = ("error", "log_path", "train_s", "shared_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
 
 def collect(
@@ -45,7 +45,8 @@ def collect(
         paper_protocol=kind.protocol,
         like_for_like=_differences(study, cells[0]) if cells else (),
         deviations=_deviations(study),
-        curves=_curves(store.read("curves", every).to_pandas(), trials),
+        curves=_of_trainings("curves", store.read("curves", every).to_pandas(), trials),
+        diagnostics=_of_trainings("diagnostics", store.read("diagnostics", every).to_pandas(), trials),
         previews=_joined(store.read("previews", _first_seed(plan)).to_pandas(), trials, ["label", "seed", "noise"]),
         manifests=_manifests(store, plan),
         command=command,
@@ -81,13 +82,13 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd
     return rows.assign(trial_id=ids).merge(trials[["trial_id", *keys]], on="trial_id", how="left")
 
 
-def _curves(rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """One curve a training, under the id of its first evaluation and without what was chosen at inference."""
+def _of_trainings(table: str, rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Rows of trainings, each under the id of its first evaluation and without what was chosen at inference."""
     trainings = trials.drop_duplicates("training_id")
     shown = trainings[["training_id", "trial_id", "training_label", "seed", "training_noise"]]
     shown = shown.rename(columns={"training_noise": "noise"})  # validation sees the noise of the training
     rows = rows.rename(columns={"trial_id": "training_id"}).merge(shown, on="training_id", how="left")
-    return rows.rename(columns={"training_label": "label"})[list(COLUMNS["curves"])]
+    return rows.rename(columns={"training_label": "label"})[list(COLUMNS[table])]
 
 
 def _first_seed(plan: Plan) -> list[str]:

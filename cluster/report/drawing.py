@@ -10,9 +10,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cluster.report.figures import AxisFigure, ImageFigure, LearningFigure, Line, Panel, SearchFigure, Series
+from cluster.report.learned import LearnedFigure, LearnedLine, LearnedPanel
 from cluster.report.style import BAD, FAINT, FONT, GOOD, INK, OURS, PAPER, PAPERS, RULE, SEED, SOFT, colours, fade
 
 DASHES = ("dash", "dot", "dashdot", "longdash")
+SOLID = ("solid", "dashdot", "dot")  # series of one cell
+FEW = 10  # up to so many lines have a colour and a name; of more the crowd is shown, not who is who
 
 
 def to_html(figure: Any, name: str) -> str:
@@ -140,7 +143,7 @@ def draw_learning(figure: LearningFigure) -> Any:
         rows=1, cols=len(figure.panels), horizontal_spacing=0.06, subplot_titles=[panel[0] for panel in figure.panels]
     )
     names = list(dict.fromkeys(line.name for _, lines, _ in figure.panels for line in lines))
-    few = len(names) <= 10  # of a search the crowd is shown, not who is who
+    few = len(names) <= FEW
     tints = dict(zip(names, colours(len(names), ordered=True), strict=True))
     seen: set[str] = set()
     for column, (_, lines, references) in enumerate(figure.panels, 1):
@@ -164,6 +167,80 @@ def _curve(line: Series, tint: str, dash: str, legend: bool) -> Any:
         x=line.x, y=line.y, mode="lines", name=line.name, legendgroup=line.name, showlegend=legend,
         line={"color": tint, "width": 2, "dash": dash}, hovertemplate=f"{line.name}: %{{y:.2f}} dB<extra></extra>",
     )  # fmt: skip
+
+
+def draw_learned(figure: LearnedFigure) -> Any:
+    """A panel for each noise: a colour for each cell, references grey, what is true dark and dashed."""
+    titles = [panel.title for panel in figure.panels]
+    canvas = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.06, subplot_titles=titles)
+    looks = _looks([line for panel in figure.panels for line in panel.lines])
+    seen: set[str] = set()
+    for column, panel in enumerate(figure.panels, 1):
+        for line in panel.lines:
+            name, tint, dash, named = looks[line.label, line.series]
+            if named and line.points.low and figure.text.kind == "lines":
+                canvas.add_trace(_band(line.points, tint), row=1, col=column)
+            canvas.add_trace(_learned_line(figure, line, name, tint, dash), row=1, col=column)
+            canvas.data[-1].showlegend = named and name not in seen
+            seen.add(name)
+        for truth in _truth(panel):
+            truth.showlegend = "true" not in seen
+            canvas.add_trace(truth, row=1, col=column)
+            seen.add("true")
+    canvas.update_xaxes(title_text=figure.text.x_label)
+    canvas.update_yaxes(title_text=figure.text.y_label, col=1)
+    if figure.text.kind == "histogram":
+        canvas.update_yaxes(rangemode="tozero")
+    return _styled(canvas, height=360, top=76)
+
+
+def _looks(lines: Sequence[LearnedLine]) -> dict[tuple[str, str], tuple[str, str, str, bool]]:
+    """Name, colour, dash and whether it is named, by label and series; the series is told where there are several."""
+    labels = list(dict.fromkeys(line.label for line in lines if not line.reference))
+    references = list(dict.fromkeys(line.label for line in lines if line.reference))
+    kinds = list(dict.fromkeys(line.series for line in lines))
+    few = len(labels) <= FEW
+    tints = dict(zip(labels, colours(len(labels), ordered=len(labels) > 8), strict=True))  # there are eight hues
+    looks = {}
+    for line in lines:
+        name = f"{line.label}, {line.series}" if len(kinds) > 1 else line.label
+        if line.reference:
+            look = (name, SOFT, DASHES[1 + references.index(line.label) % 3], True)
+        else:
+            look = (name, tints[line.label] if few else SEED, SOLID[kinds.index(line.series) % 3], few)
+        looks[line.label, line.series] = look
+    return looks
+
+
+def _learned_line(figure: LearnedFigure, line: LearnedLine, name: str, tint: str, dash: str) -> Any:
+    histogram = figure.text.kind == "histogram"
+    mode = "lines" if histogram else _marked(line.points)
+    return go.Scatter(
+        x=line.points.x, y=line.points.y, mode=mode, name=name, legendgroup=name,
+        line={"color": tint, "width": 2, "dash": dash, "shape": "hvh" if histogram else "linear"},
+        fill="tozeroy" if histogram else None, fillcolor=fade(tint, 0.12) if histogram else None,
+        marker={"size": 5}, hovertemplate=f"{name}: %{{y:.3g}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _truth(panel: LearnedPanel) -> list[Any]:
+    """The true line, and a vertical one at the true value of a histogram."""
+    shared: dict[str, Any] = {"name": "true", "legendgroup": "true", "legendrank": 2000}
+    shared["line"] = {"color": INK, "width": 1.6, "dash": "dash"}
+    drawn = []
+    if panel.mark is not None:
+        note = f"true: {panel.mark:.1f}<extra></extra>"
+        drawn.append(go.Scatter(x=[panel.mark, panel.mark], y=[0, 1.08], mode="lines", hovertemplate=note, **shared))
+    if panel.truth is not None:
+        note = "true: %{y:.3g}<extra></extra>"
+        x, y, mode = panel.truth.x, panel.truth.y, _marked(panel.truth)
+        drawn.append(go.Scatter(x=x, y=y, mode=mode, hovertemplate=note, marker={"size": 5}, **shared))
+    return drawn
+
+
+def _marked(points: Series) -> str:
+    """A few places, such as lags, are shown as such."""
+    return "lines+markers" if len(points.x) <= 12 else "lines"
 
 
 def draw_images(figure: ImageFigure) -> Any:

@@ -13,10 +13,12 @@ from plotly.offline import get_plotlyjs
 
 from cluster.report import cells, drawing, figures
 from cluster.report.html_parts import box, crops, duration, figure, items, prose, section, strip, table
+from cluster.report.learned import LearnedTable, Quantity, learned, signed
 from cluster.report.results import StudyResults
 from cluster.report.style import SHEET
 from cluster.report.tables import ComparisonTable, Number, Row, comparison_tables, costs
 from cluster.report.verdict import Comparison, Verdict, judge, remedy
+from denoise_core.diagnostics import FIGURES
 
 # The browser itself refuses every request: a report that a paper carries must not depend on, or tell, anyone.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
@@ -45,6 +47,7 @@ def page(results: StudyResults) -> str:
         lambda: _main_figures(results),
         lambda: _tables(results),
         lambda: crops(results),
+        lambda: _learned(results),
         lambda: _learning(results),
         lambda: _images(results),
         lambda: _cost(results),
@@ -98,7 +101,8 @@ def _status(results: StudyResults) -> str:
     devices = [str(device) for device in results.trials["device"].dropna().unique() if str(device)]
     shown += [(results.budget, "budget", False), (str(ours["seed"].nunique()), "seeds", False)]
     shown += [(str(len(images)), "test images", False)] if len(images) else []
-    shown += [(duration(float(trainings["train_s"].fillna(0).sum())), "training time", False)]
+    spent = trainings["train_s"].fillna(0) - trainings["shared_s"].fillna(0)  # what several need is trained once
+    shown += [(duration(float(spent.sum())), "training time", False)]
     shown += [(", ".join(devices), "device", False)] if devices else []
     return strip(shown)
 
@@ -184,6 +188,43 @@ def _comparison_row(plain: ComparisonTable, row: Row) -> str:
             shown += [f"{number.difference:+.{printed}f}" if number.difference is not None else ""]
         cols += [f"<td>{text}</td>" if text else '<td class="none">–</td>' for text in shown]
     return f'<tr class="{"" if row.role == "cell" else "other"}">{"".join(cols)}</tr>'
+
+
+def _learned(results: StudyResults) -> str:
+    plain = learned(results)
+    if plain is None:
+        return ""
+    parts = [items(plain.sentences)]
+    for one in plain.figures:
+        spans = one.text.kind == "lines" and any(line.points.low for panel in one.panels for line in panel.lines)
+        note = one.text.note + (" The shade spans the seeds." if spans else "")
+        parts.append(figure(drawing.draw_learned(one), f"learned-{one.name}", note, one.text.title))
+    parts += [_learned_table(one) for one in plain.tables]
+    numbers = [number for one in plain.tables for row in one.rows for number in row.numbers]
+    several = any(number and number.spread for number in numbers)
+    notes = ["± is half the 95 % interval over trainings"] if several else []
+    names = dict.fromkeys(name for one in plain.tables for name, _ in one.columns)
+    notes += [f"{FIGURES[name].title}: {FIGURES[name].note}" for name in names]
+    parts += [f'<p class="note">{prose("; ".join(notes))}.</p>'] if plain.tables else []
+    return section("What was learned of the noise", *parts)
+
+
+def _learned_table(plain: LearnedTable) -> str:
+    rows = [
+        [row.name, *(_quantity(name, number) for (name, _), number in zip(plain.columns, row.numbers, strict=True))]
+        for row in plain.rows
+    ]
+    return f"<h3>{escape(f'Numbers, {plain.title}')}</h3>{table(['', *plain.heads], rows)}"
+
+
+def _quantity(name: str, number: Quantity | None) -> str:
+    """``21.70 ± 0.31 (-13 %)``."""
+    if number is None:
+        return "–"
+    digits = 0 if name == "patch_count" else 3 if name in ("noise_lag1", "patch_lambda") else 2
+    spread = f" ± {number.spread:,.{digits}f}" if number.spread is not None else ""
+    relative = f" ({100 * number.relative:+.0f} %)" if number.relative is not None else ""
+    return signed(number.value, digits) + spread + relative
 
 
 def _learning(results: StudyResults) -> str:

@@ -15,13 +15,14 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "trials": (
         "trial_id", "training_id", "training_label", "role", "method", "label", "seed", "noise", "status", "error",
         "log_path",
-        "train_s", "eval_s", "wall_s", "steps", "parameters", "device",
+        "train_s", "shared_s", "eval_s", "wall_s", "steps", "parameters", "device",
     ),
     "measurements": (
         "trial_id", "role", "method", "label", "seed", "noise", "dataset", "image_id", "repeat",
         "output", "metric", "protocol", "value",
     ),
     "curves": ("trial_id", "label", "seed", "noise", "step", "name", "value"),
+    "diagnostics": ("trial_id", "label", "seed", "noise", "figure", "series", "x", "y"),
     "previews": ("trial_id", "label", "seed", "noise", "dataset", "image_id", "kind", "png"),
 }  # fmt: skip
 
@@ -77,6 +78,7 @@ class StudyResults:
     like_for_like: tuple[str, ...] = ()  # how this run differs from the paper's; empty: it does not
     deviations: Sequence[Deviation] = ()
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["curves"])))
+    diagnostics: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["diagnostics"])))
     previews: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["previews"])))
     manifests: Sequence[Mapping[str, Any]] = ()
     command: str = ""

@@ -132,7 +132,8 @@ def costs(results: StudyResults) -> list[Cost]:
     for label, evaluations in done.groupby("training_label", sort=False):
         group = evaluations.drop_duplicates("training_id")
         numbers = {name: _mean(group[name]) for name in ("train_s", "eval_s", "steps", "parameters")}
-        total = float((group["train_s"].fillna(0) + group["eval_s"].fillna(0)).sum())
+        # what another training did for it is counted there
+        total = float((group["train_s"].fillna(0) - group["shared_s"].fillna(0) + group["eval_s"].fillna(0)).sum())
         name = cells.reference_name(str(label)) if (group["role"] == "reference").all() else str(label)
         gains = [_gain(results, one["trial_id"]) for _, one in evaluations.groupby("label")]
         gain = max((one for one in gains if one is not None), default=None)  # of several evaluations the best

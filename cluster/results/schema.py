@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 
 DONE, PRUNED, FAILED = "done", "pruned", "failed"
 """A trial's status. Only DONE trials have measurements."""
@@ -37,7 +37,8 @@ TABLES: dict[str, pa.Schema] = {
         parameters=_whole,
         workers=_whole,
         device=_text,
-        train_s=_real,
+        train_s=_real,  # of all phases, whoever trained them
+        shared_s=_real,  # the part of it that another training did
         eval_s=_real,
         wall_s=_real,
         peak_memory_mb=_real,
@@ -60,6 +61,21 @@ TABLES: dict[str, pa.Schema] = {
         value=_real,
     ),
     "curves": _table(trial_id=_text, phase=_text, step=_whole, name=_text, value=_real),
+    # one row a phase that trainings may share, written after its weights; the name is the hash of what it depends on
+    "phases": _table(
+        phase_id=_text,
+        group_id=_text,
+        trial_id=_text,
+        phase=_text,
+        method=_text,
+        study=_text,
+        seed=_whole,
+        steps=_whole,
+        train_s=_real,
+        curves_json=_text,
+    ),
+    # what a training learned, one row a point of a line of a figure (denoise_core.diagnostics); only where there is any
+    "diagnostics": _table(trial_id=_text, figure=_text, series=_text, x=_real, y=_real),
     "previews": _table(trial_id=_text, params_json=_text, dataset=_text, image_id=_text, kind=_text, png=pa.binary()),
     # what Optuna suggested, in order; written when it is asked
     "suggestions": _table(search_id=_text, study=_text, number=_whole, params_json=_text, group_id=_text),

@@ -81,12 +81,20 @@ class Store:
 
     # ---- trials ----
 
-    def write_trial(self, trial: Mapping[str, Any], curves: Rows, evaluations: Mapping[str, Evaluated]) -> None:
-        """Writes a trial's evaluations by their ids, its curves, and then its row in ``trials``."""
+    def write_trial(
+        self,
+        trial: Mapping[str, Any],
+        curves: Rows,
+        evaluations: Mapping[str, Evaluated],
+        diagnostics: Rows = (),
+    ) -> None:
+        """Writes a trial's evaluations by their ids, its curves and diagnostics, and then its row in ``trials``."""
         name = str(trial["trial_id"])
         for evaluation, evaluated in evaluations.items():
             self.write_evaluation(evaluation, evaluated)
         self.write("curves", name, curves)
+        if diagnostics:
+            self.write("diagnostics", name, diagnostics)
         self.write("trials", name, [trial])
 
     def write_evaluation(self, evaluation: str, evaluated: Evaluated) -> None:
@@ -127,6 +135,10 @@ class Store:
             found = pool.map(lambda path: self._read_or_skip(path, table), paths)
             parts = [part for part in found if part is not None]
         return pa.concat_tables(parts) if parts else TABLES[table].empty_table()
+
+    def has(self, table: str, name: str) -> bool:
+        """Whether ``<table>/<name>.parquet`` exists."""
+        return self._exists(f"{table}/{name}.parquet")
 
     def names(self, table: str) -> list[str]:
         """The names of all files of a table, sorted."""

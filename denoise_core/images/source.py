@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache, partial
 from typing import Literal, Protocol
 
@@ -16,6 +17,8 @@ from denoise_core.noise.models import NoiseModel
 from denoise_core.seeding import generator
 
 Realisation = Literal["fresh", "frozen"]
+NOISE_FIELDS = ("noise", "noise2")
+"""Fields that hold noise alone."""
 
 
 class ImageSource(Protocol):
@@ -28,10 +31,11 @@ class ImageSource(Protocol):
     @property
     def fields(self) -> frozenset[str]:
         """What a batch can hold: ``noisy``, ``noisy2`` (an independent noise on the same crop), ``clean`` (the same
-        crop without noise), ``clean_unpaired`` (crops of other images)."""
+        crop without noise), ``clean_unpaired`` (crops of other images), ``noise`` and ``noise2`` (what new noise adds
+        to the crop, even where ``noisy`` is frozen), ``smooth`` (noise found in smooth places of the noisy images)."""
 
-    def check(self, patch: int) -> None:
-        """Raise UserError if crops of this edge (pixels) cannot be cut from every image."""
+    def check(self, patch: int) -> list[str]:
+        """Warnings about training on crops of this edge (pixels). Raises UserError if they cannot be cut."""
 
     def batch(self, *, size: int, patch: int, seed: int, step: int, fields: Sequence[str]) -> dict[str, Tensor]:
         """The asked ``fields`` of step ``step``, each (size, C, patch, patch) float32 on the device of the source.
@@ -72,18 +76,22 @@ class SimulatedNoiseSource:
                 "use --set noise_realisation=frozen."
             )
         self.channels = images.channels
-        self.fields = frozenset(("noisy", "noisy2", "clean", *(("clean_unpaired",) if clean is not None else ())))
+        drawn = () if noise.whole_image or window else NOISE_FIELDS
+        self.fields = frozenset(
+            ("noisy", "noisy2", "clean", *drawn, *(("clean_unpaired",) if clean is not None else ()))
+        )
         self._sets = {"clean": images, **({"clean_unpaired": clean} if clean is not None else {})}
-        self._noise, self._realisation = noise, realisation
-        self._seed, self._device = seed, device
+        self._noise, self.realisation = noise, realisation
+        self.seed, self._device = seed, device
         self._view = partial(to_window, name=window) if window else _as_it_is
+        self._given: frozenset[str] = frozenset()
         # Whole images by field; a frozen noisy field is added when it is first asked for.
         self._whole: dict[str, list[Tensor]] = {
             field: [image.to(device) for image in one.pixels] for field, one in self._sets.items()
         }
 
-    def check(self, patch: int) -> None:
-        """Raise UserError if an image is smaller than ``patch`` x ``patch`` pixels."""
+    def check(self, patch: int) -> list[str]:
+        """Raises UserError if an image is smaller than ``patch`` x ``patch`` pixels; no warnings."""
         for images in self._sets.values():
             for image_id, image in zip(images.ids, images.pixels, strict=True):
                 height, width = image.shape[1:]
@@ -92,6 +100,38 @@ class SimulatedNoiseSource:
                         f"the image {image_id} of {images.name} has {height} x {width} pixels, less than the patch "
                         f"of {patch} x {patch}; choose a patch of at most {min(height, width)} or remove the image."
                     )
+        return []
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the images that are made noisy."""
+        return self._sets["clean"].ids
+
+    def whole(self, field: str) -> list[Tensor]:
+        """Every whole image of a field, each (C, H, W) on the source's device: ``clean``, or a frozen noisy field.
+
+        Raises UserError for noise that is drawn anew for every crop, of which there are no whole images.
+        """
+        if field in self._sets:
+            return self._whole[field]
+        if self.realisation == "fresh":
+            raise UserError(
+                "the noisy images must be given once and for all, but their noise is drawn anew for every crop; use "
+                "--set noise_realisation=frozen."
+            )
+        return self._frozen(field)
+
+    def identity(self, field: str) -> tuple[str | int, ...]:
+        """What :meth:`whole` depends on, for a cache."""
+        return (self._sets["clean"].fingerprint, self._noise.name, self.seed, field, self._device.type)
+
+    def with_images(self, field: str, images: list[Tensor]) -> SimulatedNoiseSource:
+        """The same source with one field more: whole images, one for each that is made noisy, cut at its places."""
+        other = copy(self)
+        other.fields = self.fields | {field}
+        other._whole = {**self._whole, field: images}
+        other._given = self._given | {field}
+        return other
 
     def batch(self, *, size: int, patch: int, seed: int, step: int, fields: Sequence[str]) -> dict[str, Tensor]:
         """See :class:`ImageSource`."""
@@ -99,22 +139,24 @@ class SimulatedNoiseSource:
             if field not in self.fields:
                 raise UserError(f"batches of simulated noise have no field {field!r}: {nearest(field, self.fields)}.")
         places = self._places("clean", size, patch, seed, step)
-        fresh = self._realisation == "fresh"
+        clean = _cut(self._whole["clean"], places, patch)
         result: dict[str, Tensor] = {}
-        if fresh or "clean" in fields:
-            result["clean"] = _cut(self._whole["clean"], places, patch)
-        if "clean_unpaired" in fields:
-            others = self._places("clean_unpaired", size, patch, seed, step)
-            result["clean_unpaired"] = _cut(self._whole["clean_unpaired"], others, patch)
         for field in fields:
-            if field not in self._sets:
-                # A generator per field: `noisy` is the same whether or not `noisy2` is asked for.
-                result[field] = (
-                    self._noise(result["clean"], generator(seed, field, step, device=self._device))
-                    if fresh
-                    else _cut(self._frozen(field), places, patch)
-                )
-        return {field: self._view(result[field]) for field in fields}
+            if field == "clean":
+                result[field] = clean
+            elif field == "clean_unpaired":
+                result[field] = _cut(self._whole[field], self._places(field, size, patch, seed, step), patch)
+            elif field in NOISE_FIELDS:
+                result[field] = self._drawn(clean, field, seed, step) - clean
+            elif field in self._given or self.realisation == "frozen":
+                result[field] = _cut(self._frozen(field), places, patch)
+            else:
+                result[field] = self._drawn(clean, field, seed, step)
+        return {field: one if field in NOISE_FIELDS else self._view(one) for field, one in result.items()}
+
+    def _drawn(self, clean: Tensor, field: str, seed: int, step: int) -> Tensor:
+        # A generator per field: `noisy` is the same whether or not `noisy2` is asked for.
+        return self._noise(clean, generator(seed, field, step, device=self._device))
 
     def _places(self, field: str, size: int, patch: int, seed: int, step: int) -> list[tuple[int, int, int]]:
         """(image index, top, left) of every crop of a batch."""
@@ -134,7 +176,7 @@ class SimulatedNoiseSource:
         if field not in self._whole:
             pairs = zip(self._sets["clean"].ids, self._whole["clean"], strict=True)
             self._whole[field] = [
-                self._noise(clean[None], generator(self._seed, "frozen", field, image_id, device=self._device))[0]
+                self._noise(clean[None], generator(self.seed, "frozen", field, image_id, device=self._device))[0]
                 for image_id, clean in pairs
             ]
         return self._whole[field]

@@ -65,4 +65,14 @@ PROTOCOLS: dict[str, MetricProtocol] = {
         ssim=SSIM("uniform", 7, 0.0, sample_covariance=True, data_range=1.0),
         description="Prediction clipped, not rounded, peak 1; SSIM with a uniform window 7x7 and sample covariance.",
     ),
+    # Evaluation code of Cha et al., GAN2GAN, ICLR 2021.
+    "gan2gan": MetricProtocol(
+        name="gan2gan",
+        peak=1.0,
+        clip_prediction=True,
+        round_to_8_bit=False,
+        ssim=SSIM("uniform", 7, 0.0, sample_covariance=True, data_range="prediction"),
+        description="Prediction clipped, not rounded, peak 1; SSIM with a uniform window 7x7, sample covariance and "
+        "the range of the prediction.",
+    ),
 }

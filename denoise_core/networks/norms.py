@@ -1,4 +1,4 @@
-"""Batch-instance normalisation (Nam & Kim 2018) with its activation, as ISCL uses it."""
+"""Batch normalisation over all processes, and batch-instance normalisation (Nam & Kim 2018) as ISCL uses it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,29 @@ batch part uses the running moments; the instance part always uses the image's o
 EPSILON = 1e-7
 SLOPE = 0.2
 """Of every LeakyReLU of ISCL."""
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """PyTorch's, with the moments of the global batch where several processes train together, on any device."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(images)
+        values = wide(images)
+        moments = torch.stack([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))])
+        first, second = _MeanOverRanks.apply(moments)  # type: ignore[no-untyped-call]
+        variance = (second - first.square()).clamp_min(0)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        with torch.no_grad():
+            count = dist.get_world_size() * images.numel() / images.shape[1]
+            self.running_mean.lerp_(first, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        factor = self.weight * torch.rsqrt(variance + self.eps)
+        offset = self.bias - first * factor
+        return (values * factor[:, None, None] + offset[:, None, None]).to(images.dtype)
 
 
 class BatchInstanceNorm(nn.Module):

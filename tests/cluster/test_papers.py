@@ -47,6 +47,38 @@ def test_neighbor2neighbor_has_all_printed_cells() -> None:
     assert counts == {"table1": 41 * 3, "table2": 24, "table3": 16, "table4": 10}
 
 
+def test_gan2gan_has_all_printed_cells() -> None:
+    tables = PaperTable("gan2gan", "table2").source().tables
+    assert {name: len(table.values) for name, table in tables.items()} == {
+        "table2": 36, "table3": 54, "table_s3": 18, "table_s7": 84, "table_s10": 40, "table_s11": 10,
+        "readme_g2g3": 20, "readme_ct": 8, "readme_wf": 10,
+    }  # fmt: skip
+    chain = {"estimate": "previous", "initial": "g2", "pair": "two", "method": "gan2gan"}
+    for table in tables.values():
+        assert all(chain.items() <= v.keys.items() for v in table.find(method="gan2gan") if table.id != "table_s11")
+        assert {value.protocol for value in table.values} == {"gan2gan"}
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "psnr", "ssim", "note"),
+    [
+        ("table2", {"noise": "gauss25", "method": "gan2gan", "iterations": 0}, 24.16, 0.6630, "different runs"),
+        ("table2", {"noise": "gauss15", "method": "gan2gan", "iterations": 2}, 32.51, 0.8827, "31.51"),
+        ("table2", {"noise": "gauss50", "method": "n2c_eq4"}, 26.03, 0.6951, ""),
+        ("table3", {"noise": "corr25", "method": "gan2gan", "iterations": 3}, 28.00, 0.8447, ""),
+        ("table3", {"noise": "mixb30", "method": "n2n_blind"}, 30.36, 0.8559, "copied"),
+        ("table_s3", {"noise": "mixa25", "patch_lambda": 0.005, "iterations": 2}, 40.16, 0.9838, "likely 0.05"),
+        ("table_s7", {"noise": "wf_avg2", "method": "gan2gan", "iterations": 7}, 32.85, 0.7808, ""),
+        ("table_s10", {"noise": "dose_mean", "method": "dncnn_b"}, 38.82, 0.5730, "misprinted"),
+        ("table_s11", {"dataset": "fmd_wf", "pair": "estimate"}, 16.24, 0.4490, "average of S.M. table 7"),
+        ("readme_g2g3", {"noise": "mixa25", "method": "gan2gan"}, 39.65, 0.9812, ""),
+    ],
+)
+def test_lookup_in_gan2gan(table: str, keys: dict[str, str | int], psnr: float, ssim: float, note: str) -> None:
+    value = PaperTable("gan2gan", table).lookup(**keys)
+    assert value is not None and (value.psnr, value.ssim) == (psnr, ssim) and note in value.note
+
+
 @pytest.mark.parametrize(
     ("table", "keys", "psnr", "ssim"),
     [

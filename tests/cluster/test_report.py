@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cluster.plan import makespan
+from cluster.costs import makespan
 from cluster.report import cells, figures
 from cluster.report.cells import Setting
 from cluster.report.figures import Bars, Curve
@@ -85,7 +85,7 @@ def study(
                 trials.append(shared | {
                     "training_id": shared["trial_id"], "training_label": label,
                     "status": status, "error": "loss became nan at step 210" if failed else None,
-                    "log_path": f"logs/{noise}-{seed}.txt" if failed else None, "train_s": 61.0 + seed, "eval_s": 4.0,
+                    "log_path": f"logs/{noise}-{seed}.txt" if failed else None, "train_s": 61.0 + seed, "shared_s": 0.0, "eval_s": 4.0,
                     "wall_s": 66.0, "steps": 1500, "parameters": 314_000, "device": "CPU, 2 cores",
                 })  # fmt: skip
                 if status == "missing":
@@ -305,6 +305,9 @@ def test_repeats_of_an_image_are_no_further_images() -> None:
 
 def test_names_for_people() -> None:
     assert cells.noise_name("gauss5_50") == "Gaussian σ 5–50" and cells.noise_name("mixture_a") == "mixture_a"
+    assert [cells.noise_name(noise) for noise in ("mixa15", "mixb50", "corr25", "corrn2.5", "corr")] == [
+        "mixture A, s = 15", "mixture B, s = 50", "correlated, σ = 25", "correlated (normalised), σ = 2.5", "corr"
+    ]  # fmt: skip
     assert cells.value_text(2.0) == "2" and cells.value_text(0.0031416) == "0.00314"
 
 

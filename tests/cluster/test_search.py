@@ -141,7 +141,7 @@ def test_the_board_hands_out_each_task_once_and_counts() -> None:
     taken = [board.next("a"), board.next("b")]
     board.finish("a", DONE, 27.0)
     taken.append(board.next("a"))
-    assert taken == tasks and not board.pending("c")
+    assert taken == tasks and board.pending("c") == "nothing"
     board.finish("a", FAILED, None)
     board.finish("b", DONE, 28.0)
     assert board.next("a") is None
@@ -173,7 +173,7 @@ def test_stopping_is_told_at_the_next_report_and_hands_out_nothing_more() -> Non
     board.stop()
     assert board.report("a", 2) == "stop"
     board.stopped("a")
-    assert board.next("a") is None and not board.pending("a")
+    assert board.next("a") is None and board.pending("a") == "nothing"
     assert [task.spec.seed for task in board.unfinished()] == [1]
 
 
@@ -211,16 +211,16 @@ def test_a_failed_seed_fails_its_suggestion_and_the_search_goes_on() -> None:
 
 def test_a_run_that_had_its_share_still_trains_the_seeds_of_its_suggestion() -> None:
     search = Suggestions(replace(SETTINGS, trials=2), [])
-    board = Board((), search, make)
+    board = Board((), search, make, share=1)
     for run in ("a", "b"):
         assert board.reserve(run) is not None
         seeds = []
-        while (task := board.next(run, more=False)) is not None:
+        while (task := board.next(run)) is not None:
             seeds.append(task.spec.seed)
             left = board.snapshot().left
             board.finish(run, DONE, 20.0)
         assert seeds == [0, 1] and left == (2 if run == "a" else 0)
-    assert board.next("a") is None and states(search) == [TrialState.COMPLETE] * 2
+    assert board.next("c") is None and states(search) == [TrialState.COMPLETE] * 2
 
 
 def test_the_first_rank_to_fail_names_the_cause() -> None:

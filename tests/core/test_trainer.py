@@ -14,8 +14,9 @@ from torch import Tensor
 from denoise_core import checkpoint as checkpoints
 from denoise_core.errors import TrainingDiverged, UserError
 from denoise_core.images.image_set import ImageSet
-from denoise_core.images.source import SimulatedNoiseSource
+from denoise_core.images.source import Realisation, SimulatedNoiseSource
 from denoise_core.method import Recipe, create, methods
+from denoise_core.networks.norms import BatchNorm
 from denoise_core.noise.models import parse_noise
 from denoise_core.trainer import Ranks, Trainer
 
@@ -30,8 +31,9 @@ def image_set(seed: int = 1) -> ImageSet:
 
 def trainer(name: str, ranks: Ranks | None = None, **changes: object) -> Trainer:
     recipe: Recipe = replace(methods()[name].recipes["smoke"], steps=STEPS, **changes)  # type: ignore[arg-type]
+    realisation: Realisation = "frozen" if methods()[name].assumes.given else "fresh"
     source = SimulatedNoiseSource(
-        image_set(), parse_noise("gauss25"), "fresh", 7, torch.device("cpu"), clean=image_set(2)
+        image_set(), parse_noise("gauss25"), realisation, 7, torch.device("cpu"), clean=image_set(2)
     )
     return Trainer(create(name, recipe.config, 1, 7), source, recipe, 7, "cpu", ranks)
 
@@ -49,14 +51,18 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 @pytest.fixture(scope="module", params=NAMES)
 def whole(request: pytest.FixtureRequest) -> tuple[str, dict[str, Tensor]]:
     one = trainer(request.param)
-    assert list(one.run()) == list(range(1, STEPS + 1))
+    assert list(one.run()) == list(range(1, one.steps + 1))
     return request.param, weights(one)
 
 
-@pytest.mark.parametrize("stop", range(STEPS))
+@pytest.mark.parametrize("stop", [*range(STEPS), *(-one for one in range(1, STEPS))])
 def test_resume_is_bitwise_at_every_step(whole: tuple[str, dict[str, Tensor]], stop: int, tmp_path: Path) -> None:
     name, expected = whole
     first = trainer(name)
+    if stop < 0:  # later phases; where there is one phase these are the same steps again
+        stop += first.steps
+        if len(first.stretches) == 1:
+            pytest.skip("one phase: its steps are all tested")
     for step in first.run():
         if step == stop:
             break
@@ -75,7 +81,7 @@ def test_every_parameter_is_trained(name: str) -> None:
     one = trainer(name)
     before = weights(one)
     list(one.run())
-    assert all(parameter.grad is not None for parameter in one.method.parameters())
+    assert all(part.grad is not None for part in one.method.parameters() if part.requires_grad)
     # the deepest layers of an all but zero network get gradients too small to move them yet
     assert sum(not torch.equal(value, before[key]) for key, value in weights(one).items()) > len(before) / 4
 
@@ -101,7 +107,7 @@ def test_numerics_options_stay_close_to_fp32(name: str, changes: dict[str, objec
     for key, value in weights(plain).items():
         assert value.dtype == weights(other)[key].dtype
         # Adam moves each weight by about lr = 3e-3 a step, whatever the gradient's size: a few go the other way
-        assert (value.double() - weights(other)[key].double()).abs().mean() < 1e-3, key
+        assert (value.double() - weights(other)[key].double()).abs().mean() < 2e-3, key
     assert all(parameter.dtype == torch.float32 for parameter in other.method.parameters())
 
 
@@ -116,6 +122,7 @@ def test_compiled_training_gives_the_same_keys_and_close_weights() -> None:
 def _rank(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    save_normalised(rank, folder)
     for name in NAMES:
         one = trainer(name, Ranks(rank, world))
         list(one.run())
@@ -146,10 +153,49 @@ def test_two_ranks_agree_with_one_process(name: str, two_ranks: Path) -> None:
     assert logs_0 == logs_1
     one = trainer(name)
     list(one.run())
+    # a bias that batch normalisation takes away again has no gradient but rounding, which RMSprop makes a whole step of
+    normalised = any(isinstance(module, BatchNorm) for module in one.method.modules())
     for key, value in weights(one).items():
-        assert torch.allclose(value, first[key], rtol=1e-4, atol=1e-6), key
+        if normalised:
+            assert (value.double() - first[key].double()).abs().mean() < 5e-4, key
+        else:
+            assert torch.allclose(value, first[key], rtol=1e-4, atol=1e-6), key
     for key, logged in one.logs().items():
-        assert logged == pytest.approx(logs_0[key], rel=1e-4)
+        assert logged == pytest.approx(logs_0[key], rel=1e-4, abs=1e-3 if normalised else 0)
+
+
+def test_batch_normalisation_is_that_of_the_global_batch(two_ranks: Path) -> None:
+    ours, plain, images = batch_norm(), torch.nn.BatchNorm2d(3), normalised_images()
+    plain.load_state_dict(ours.state_dict())
+    images.requires_grad_()
+    (plain(images).sin() * images.detach()).mean().backward()
+    parts = [torch.load(two_ranks / f"norm-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert images.grad is not None and plain.weight.grad is not None
+    # the trainer averages the gradients of the ranks, whose losses are means over half the batch
+    assert torch.allclose(torch.cat([one["images"] for one in parts]) / 2, images.grad, atol=1e-7)
+    assert torch.allclose((parts[0]["scale"] + parts[1]["scale"]) / 2, plain.weight.grad, atol=1e-6)
+    for one in parts:
+        assert torch.allclose(one["mean"], plain.running_mean, atol=1e-6)
+        assert torch.allclose(one["var"], plain.running_var, atol=1e-5)
+
+
+def batch_norm() -> BatchNorm:
+    one = BatchNorm(3)
+    with torch.no_grad():
+        one.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    return one
+
+
+def normalised_images() -> Tensor:
+    return torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(3)) * 2 + 1
+
+
+def save_normalised(rank: int, folder: str) -> None:
+    one, images = batch_norm(), normalised_images().chunk(2)[rank].clone().requires_grad_()
+    (one(images).sin() * images.detach()).mean().backward()
+    assert images.grad is not None and one.weight.grad is not None
+    found = {"images": images.grad, "scale": one.weight.grad, "mean": one.running_mean, "var": one.running_var}
+    torch.save(found, f"{folder}/norm-{rank}.pt")
 
 
 def test_a_batch_that_the_workers_cannot_share_is_refused() -> None:

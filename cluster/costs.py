@@ -1,0 +1,137 @@
+"""What a plan will cost: seconds of each phase, from the store or measured, and what sharing phases saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from cluster.plan import TRAINED, Plan, PlannedTrial, grouped
+from cluster.results.schema import DONE
+from cluster.results.store import Store
+from denoise_core.evaluation import denoise
+from denoise_core.memory import keep_freed_memory
+from denoise_core.method import create
+from denoise_core.specification import LoadedData, TrialSpec
+from denoise_core.trainer import Trainer
+
+MEASURED_S = 2.0
+"""Spent on measuring one setting at most, half on steps, which its phases share."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Estimated seconds of the trainings that are left, by trial id; 0 where nothing is known.
+
+    ``alone`` is what each would take if it shared nothing but what is stored, ``shared`` what it adds when every phase
+    is trained once. ``steps`` and ``steps_alone`` are the numbers of training steps, which are known exactly.
+    """
+
+    alone: Mapping[str, float]
+    shared: Mapping[str, float]
+    steps: int
+    steps_alone: int
+
+    @property
+    def saved(self) -> float:
+        """Seconds that sharing saves."""
+        return sum(self.alone.values()) - sum(self.shared.values())
+
+
+def estimate(
+    trials: Sequence[PlannedTrial], data: Sequence[LoadedData], plan: Plan, store: Store, *, measure: bool
+) -> Costs:
+    """Costs of ``trials``: from stored phases and trials of their settings, else measured on one CPU thread.
+
+    ``measure`` runs a few real steps and one real image of each distinct setting, a second or two each at the laptop
+    budget. Without it (a GPU's time cannot be told from a CPU's), what is not stored counts as the mean of the rest.
+    """
+    groups = grouped(trials)
+    seconds = _known(groups, plan, store)
+    evaluation = {row["group_id"]: float(row["eval_s"]) for row in plan.stored.values() if row["status"] == DONE}
+    loaded = {one.contents: one for one in data}
+    for group in groups.values():
+        spec = group[0].spec
+        lacking = [link for link in plan.to_train(group[0]) if link.group_id not in seconds]
+        if measure and (lacking or spec.group_id not in evaluation):
+            images = replace(loaded[spec.contents], spec=spec.data)
+            found = _measure(spec, images, evaluations=len(group))
+            if found is not None:
+                seconds = {**found[0], **seconds}
+                evaluation.setdefault(spec.group_id, found[1])
+    usual = sum(seconds.values()) / len(seconds) if seconds else 0.0
+    alone: dict[str, float] = {}
+    shared: dict[str, float] = {}
+    counted: set[str] = set()
+    steps = steps_alone = 0
+    for trial_id, group in sorted(groups.items(), key=lambda one: -sum(k.steps for k in plan.to_train(one[1][0]))):
+        links = plan.to_train(group[0])
+        own = {link.phase_id: seconds.get(link.group_id, usual) for link in links}
+        tested = evaluation.get(group[0].spec.group_id, 0.0)
+        if plan.status(group[0]) == TRAINED:
+            tested = float(plan.stored[trial_id]["eval_s"])
+        alone[trial_id] = sum(own.values()) + tested
+        shared[trial_id] = sum(cost for link, cost in own.items() if link not in counted) + tested
+        steps_alone += sum(link.steps for link in links)
+        steps += sum(link.steps for link in links if link.phase_id not in counted)
+        counted |= set(own)
+    return Costs(alone, shared, steps, steps_alone)
+
+
+def makespan(seconds: Sequence[float], lanes: int) -> float:
+    """How long ``lanes`` take for these trainings, the longest first, each lane taking the next when it is free."""
+    busy = [0.0] * lanes
+    for one in sorted(seconds, reverse=True):
+        busy[busy.index(min(busy))] += one
+    return max(busy)
+
+
+def _known(groups: Mapping[str, Sequence[PlannedTrial]], plan: Plan, store: Store) -> dict[str, float]:
+    """Seconds of phases that were trained with another seed, by group id."""
+    wanted = {link.group_id for group in groups.values() for link in group[0].spec.links}
+    rows = store.read("phases", plan.phases).to_pylist() if plan.phases else []
+    known = {row["group_id"]: float(row["train_s"]) for row in rows if row["group_id"] in wanted}
+    whole = {row["group_id"]: float(row["train_s"]) for row in plan.stored.values() if row["status"] == DONE}
+    return {**whole, **known}
+
+
+def _measure(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[str, float], float] | None:
+    """Seconds of each phase by its group id, and of the evaluations; None where this process cannot train it."""
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+        trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), spec.recipe, spec.seed)
+        limit = MEASURED_S / 2 / len(trainer.stretches)
+        per_step = [_seconds_of_a_step(trainer, index, limit) for index in range(len(trainer.stretches))]
+        image = data.test[0].pixels[0]
+        started = time.perf_counter()
+        denoise(method, image[:, :256, :256], torch.device("cpu"))
+        per_pixel = (time.perf_counter() - started) / image[0, :256, :256].numel()
+    except (RuntimeError, MemoryError):
+        return None  # out of memory, for example: whether the workers can is not for the driver to say
+    finally:
+        torch.set_num_threads(threads)
+    lengths = [stretch.last - stretch.first for stretch in trainer.stretches]
+    costs = [step * length for step, length in zip(per_step, lengths, strict=True)]
+    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats * evaluations
+    groups = [link.group_id for link in spec.links]
+    phases = dict(zip(groups, costs, strict=True)) if len(groups) == len(costs) else {groups[0]: sum(costs)}
+    return phases, per_pixel * pixels
+
+
+def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:
+    """Of a phase, a fifth of the way in, so that weights that ramp up from zero are there."""
+    stretch = trainer.stretches[index]
+    trainer.step = min(stretch.last - 1, stretch.first + (stretch.last - stretch.first) // 5)
+    steps, started = 0, time.perf_counter()
+    for step in trainer.run():
+        if steps == 0 and step < stretch.last:
+            started = time.perf_counter()  # the first step warms up
+        steps += 1
+        if step >= stretch.last or steps > 6 or time.perf_counter() - started > limit_s:
+            break
+    return (time.perf_counter() - started) / max(1, steps - 1)

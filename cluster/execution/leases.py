@@ -1,0 +1,159 @@
+"""Whose turn it is to train something that several trainings need: a lease in the store, kept alive by its owner.
+
+A lease is a small file ``leases/<id>.json`` that names its owner and counts its heartbeats. An owner that dies stops
+counting; whoever has seen the same count for ``EXPIRY_S`` of its own clock may take the lease over, so clocks need not
+agree. On the owner's own machine a dead process is noticed at once. In a local folder a lock makes taking a lease
+exclusive; in an object store, which has no locks, a taker looks again after ``SETTLE_S`` and yields to a later writer.
+Two trainings of the same thing would be wasteful, never wrong: they end in the same bits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.results.store import Store
+
+BEAT_S = 3.0
+"""Seconds between an owner's heartbeats."""
+EXPIRY_S = 20.0
+"""An owner that is silent for so long is taken to be dead."""
+SETTLE_S = 1.0
+
+log = logging.getLogger("denoise")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A heartbeat and when, on this process's clock, it was first seen."""
+
+    owner: str
+    beat: int
+    since: float
+
+
+class Leases:
+    """The leases of a store as one process sees them."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._seen: dict[str, _Seen] = {}
+
+    def held(self, name: str) -> bool:
+        """Whether a living owner holds the lease ``name``."""
+        content = self._read(name)
+        return content is not None and self._alive(name, content)
+
+    def take(self, name: str) -> Lease | None:
+        """The lease, kept alive until it is given back; None while another owner holds it."""
+        lease = Lease(self, name)
+        with self._exclusive():
+            if self.held(name):
+                return None
+            lease.write()
+        if self.store.local is None:
+            time.sleep(SETTLE_S)
+            content = self._read(name)
+            if content is not None and content["owner"] != lease.owner:
+                return None
+        lease.start()
+        return lease
+
+    def _alive(self, name: str, content: dict[str, Any]) -> bool:
+        if content["node"] == _node() and not _running(content["pid"], content["started"]):
+            return False
+        seen, now = self._seen.get(name), time.monotonic()
+        if seen is None or (seen.owner, seen.beat) != (content["owner"], content["beat"]):
+            self._seen[name] = _Seen(content["owner"], content["beat"], now)
+            return True
+        return now - seen.since < EXPIRY_S
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            content: dict[str, Any] = json.loads(self.store.read_bytes(_path(name)))
+            return content
+        except (FileNotFoundError, ValueError):
+            return None
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        if self.store.local is None:
+            yield
+            return
+        folder = self.store.local / "leases"
+        folder.mkdir(exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class Lease:
+    """A lease that this process holds. A thread writes its heartbeats, so they end with the process."""
+
+    def __init__(self, leases: Leases, name: str):
+        self.leases, self.name, self.owner = leases, name, uuid.uuid4().hex
+        self._beat = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+
+    def start(self) -> None:
+        """Begins the heartbeats."""
+        self._thread.start()
+
+    def give_back(self) -> None:
+        """Ends the heartbeats and removes the lease, unless another has taken it over."""
+        self._over.set()
+        self._thread.join()
+        with self.leases._exclusive(), suppress(OSError):
+            content = self.leases._read(self.name)
+            if content is not None and content["owner"] == self.owner:
+                store = self.leases.store
+                store.filesystem.delete_file(f"{store.root}/{_path(self.name)}")
+
+    def write(self) -> None:
+        """A heartbeat."""
+        self._beat += 1
+        content = {"owner": self.owner, "beat": self._beat, "node": _node(), "pid": os.getpid()}
+        content["started"] = _started(os.getpid())
+        self.leases.store.write_bytes(_path(self.name), json.dumps(content).encode())
+
+    def _keep_alive(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                self.write()
+            except OSError as error:  # the store may come back; if not, another may take over
+                log.warning("the lease of %s could not be renewed: %s", self.name, error)
+
+
+def _path(name: str) -> str:
+    return f"leases/{name}.json"
+
+
+def _node() -> str:
+    return platform.node()
+
+
+def _running(pid: int, started: str) -> bool:
+    return _started(pid) == started
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in the kernel's ticks; empty where there is no such process.
+
+    A process id alone may have been given to another process since.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

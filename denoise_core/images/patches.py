@@ -1,0 +1,480 @@
+"""Smooth windows of noisy images: where the scene is flat, a window minus its mean is a sample of the noise.
+
+The rules of GAN2GAN (Cha et al., ICLR 2021, Eq. 4) and GCBD (Chen et al., CVPR 2018; Eq. 3 of the former). The official
+code of GAN2GAN skips the last aligned window of each row and column (a strict <); here it counts.
+
+A window's score does not depend on the threshold, so one pass over the images serves every threshold: :func:`extract`
+scores, :func:`choose` selects. Images are visited one by one, and only 16 bytes a window are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import pywt
+import torch
+from torch import Tensor
+
+from denoise_core.cache import Part, remembered
+from denoise_core.errors import UserError
+from denoise_core.seeding import generator
+
+VERSION = 1
+"""Part of the key of remembered scores: to be raised when a score changes."""
+
+ENOUGH = 10_000
+"""Windows that are always enough: GAN2GAN's README advises a lambda that keeps at least so many."""
+
+STRIP = 2**17
+"""Pixels of an image that are transformed at once."""
+
+FLAT = 1e-6
+"""A standard deviation below this part of the image's range is rounding, not noise."""
+
+SATURATED_IMAGE, EXTREME_PIXELS, SATURATED_WINDOW = 0.5, 0.001, 0.01
+"""Largest part of an image at one value; part from which its extreme value counts as saturation; part of a window."""
+
+NEIGHBOURS = (1.5, 2.0, 4.0)
+"""A lambda that keeps too little is shown next to these multiples of it."""
+
+LARGEST_SAMPLE = 2_000
+"""Patches that the variance is fitted to."""
+
+
+class SmoothRule(Protocol):
+    """What makes a window smooth."""
+
+    @property
+    def size(self) -> int:
+        """Side of a window in pixels."""
+
+    @property
+    def stride(self) -> int:
+        """Distance of neighbouring windows in pixels, down and to the right."""
+
+    def scores(self, image: Tensor) -> Tensor:
+        """The smallest threshold at which each window is accepted, inf where at none: (rows, columns) float32.
+
+        ``image`` is (C, H, W) with H, W >= ``size``; window (i, j) begins at (i * stride, j * stride), and all that
+        fit are scored: rows = (H - size) // stride + 1. With several channels, the largest score counts.
+        """
+
+
+@dataclass(frozen=True)
+class WaveletRule:
+    """GAN2GAN, Eq. 4: the four one-level Haar sub-bands of flat noise are alike, those of a structure are not.
+
+    The score is mean_k |s_k - m| / m, with s_k the population standard deviations of the sub-bands and m their mean.
+    White noise has a median of 0.0096 at 96 x 96 pixels, correlated noise more. ``size`` must be even.
+    """
+
+    size: int = 96
+    stride: int = 24
+
+    def __post_init__(self) -> None:
+        if self.size < 4 or self.size % 2 or self.stride < 1:
+            raise UserError(
+                f"windows of {self.size} pixels at a stride of {self.stride} have no Haar transform; give an even "
+                "size of at least 4 and a stride of at least 1."
+            )
+
+    def scores(self, image: Tensor) -> Tensor:
+        """See :class:`SmoothRule`."""
+        if self.stride % 2:
+            return self._odd_scores(image)
+        return torch.stack([self._channel(channel) for channel in image]).amax(0)
+
+    def _odd_scores(self, image: Tensor) -> Tensor:
+        """Windows at even and at odd places share no transform: up to four transforms, of twice the stride."""
+        rows, columns = _grid(image, self.size, self.stride)
+        result = torch.empty((rows, columns), device=image.device)
+        twice = WaveletRule(self.size, 2 * self.stride)
+        for down in range(min(rows, 2)):
+            for right in range(min(columns, 2)):
+                shifted = image[:, down * self.stride :, right * self.stride :]
+                result[down::2, right::2] = twice.scores(shifted)
+        return result
+
+    def _channel(self, image: Tensor) -> Tensor:
+        """The scores of an (H, W) image at an even stride.
+
+        The sub-bands of the image hold those of every window, so they are made once; sums of values and of squares
+        over a window then give its deviations. float64: the difference of the sums loses half of the digits. In strips,
+        so that a large image fits into memory and a strip into the processor's cache.
+        """
+        tile = math.gcd(self.size, self.stride)
+        height, width = (side // tile * tile for side in image.shape)
+        middle, step = image.mean().double(), max(1, STRIP // (width * tile)) * tile
+        strips = (_haar(strip, middle) for strip in torch.split(image[:height, :width], step))
+        tiles = torch.cat([_tile_sums(torch.cat((bands, bands.square())), tile // 2) for bands in strips], dim=1)
+        sums = _window_sums(tiles, self.size // tile, self.stride // tile) / (self.size // 2) ** 2
+        variance = (sums[4:] - sums[:4].square()).clamp_(min=0)
+        return _unevenness(variance.sqrt(), _flat_below(image))
+
+
+@dataclass(frozen=True)
+class VarianceRule:
+    """GCBD, Eq. 3: every sub-patch q of a window p has about its mean and its (population) variance.
+
+    |E(q) - E(p)| <= mean_tolerance * E(p) and |V(q) - V(p)| <= variance_tolerance * V(p). The score is 0 where that
+    holds and inf elsewhere: there is no threshold to choose. The defaults are those of GCBD.
+    """
+
+    size: int = 64
+    stride: int = 32
+    sub_size: int = 16
+    sub_stride: int = 16
+    mean_tolerance: float = 0.1
+    variance_tolerance: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.sub_size <= self.size or self.stride < 1 or self.sub_stride < 1:
+            raise UserError(
+                f"windows of {self.size} pixels cannot hold sub-patches of {self.sub_size} at strides of {self.stride} "
+                f"and {self.sub_stride}; give sub-patches of 2 to {self.size} pixels and strides of at least 1."
+            )
+
+    def scores(self, image: Tensor) -> Tensor:
+        """See :class:`SmoothRule`."""
+        accepted = torch.stack([self._channel(channel) for channel in image]).all(0)
+        return torch.where(accepted, 0.0, torch.inf)
+
+    def _channel(self, image: Tensor) -> Tensor:
+        """Which windows of an (H, W) image are accepted."""
+        middle = image.mean().double()
+        values = image[None].double() - middle
+        mean, variance = _moments(values, self.size, self.stride)
+        step = math.gcd(self.stride, self.sub_stride)  # a grid that holds the sub-patches of all windows
+        sub_mean, sub_variance = (
+            self._within(grid, step, mean.shape[1:]) for grid in _moments(values, self.sub_size, step)
+        )
+        mean, variance = mean[0, ..., None, None], variance[0, ..., None, None]
+        alike = (sub_mean - mean).abs() <= self.mean_tolerance * (mean + middle)
+        alike &= (sub_variance - variance).abs() <= self.variance_tolerance * variance
+        return alike.all(-1).all(-1) & (variance[..., 0, 0].sqrt() > _flat_below(image))
+
+    def _within(self, grid: Tensor, step: int, windows: Sequence[int]) -> Tensor:
+        """Values on a ``grid`` of places ``step`` apart as (rows, columns, a, b): sub-patch (a, b) of each window."""
+        apart, last = self.sub_stride // step, (self.size - self.sub_size) // self.sub_stride * self.sub_stride // step
+        for axis in (1, 2):
+            grid = grid.unfold(axis, last + 1, self.stride // step)[:, : windows[0]]
+        return grid[0, :, : windows[1], ::apart, ::apart]
+
+
+def plain_scores(rule: WaveletRule, image: Tensor) -> Tensor:
+    """What ``rule.scores`` gives, from Eq. 4 as it is written: one ``pywt.dwt2`` a window. The reference for it."""
+    rows, columns = _grid(image, rule.size, rule.stride)
+    scores = np.zeros((rows, columns))
+    for channel in image:
+        floor, values = float(_flat_below(channel)), channel.double().cpu().numpy()
+        for i, j in np.ndindex(rows, columns):
+            top, left = i * rule.stride, j * rule.stride
+            approximation, details = pywt.dwt2(values[top : top + rule.size, left : left + rule.size], "haar")
+            deviations = [band.std() for band in (approximation, *details)]
+            mean = sum(deviations) / 4
+            score = sum(abs(one - mean) for one in deviations) / 4 / mean if mean > floor else math.inf
+            scores[i, j] = max(scores[i, j], score)
+    return torch.from_numpy(scores).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """All windows of a set of images with their scores.
+
+    ``places`` is (N, 3) int32: index of the image, top, left, in this order; ``scores`` is (N,) float32, see
+    :class:`SmoothRule`. Both are on the CPU.
+    """
+
+    rule: SmoothRule
+    places: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def places_within(self, threshold: float) -> Tensor:
+        """The places of the windows that a threshold keeps, (N, 3) int32, in order."""
+        return self.places[self._kept(threshold)]
+
+    def count(self, threshold: float) -> int:
+        """How many windows a threshold keeps; with inf, how many are usable at all."""
+        return int(self._kept(threshold).sum())
+
+    def threshold_for(self, count: int) -> float:
+        """The smallest threshold that keeps at least ``count`` >= 1 windows; inf where none does."""
+        return self.scores.kthvalue(count).values.item() if count <= len(self) else math.inf
+
+    def _kept(self, threshold: float) -> Tensor:
+        return (self.scores <= threshold) & self.scores.isfinite()
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothPatches:
+    """The chosen windows: ``places`` (N, 3) int32 as in :class:`Scored`, ``size`` x ``size`` pixels each.
+
+    ``threshold`` is the one they were chosen with, ``survivors`` the windows that it keeps (more than N where a limit
+    was reached), ``windows`` all that there are.
+    """
+
+    places: Tensor
+    size: int
+    threshold: float
+    survivors: int
+    windows: int
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def extract(
+    images: Iterable[Tensor], ids: Sequence[str], rule: SmoothRule, *, cache_parts: Sequence[Part] | None
+) -> Scored:
+    """The scores of all windows of all ``images``, each (C, H, W) and finite; ``ids`` name them in errors.
+
+    Windows with more than 1 % of saturated pixels are never accepted. Images are taken one after the other and not
+    kept. With ``cache_parts``, which must name all that the pixels depend on, a result is remembered on disk, and
+    images are not looked at where it is found.
+
+    Raises UserError for an image that is smaller than a window, constant, saturated in more than half of its pixels, or
+    not finite.
+    """
+
+    def compute() -> Tensor:
+        table = bytearray()  # one block that grows: small tensors strewn between the images would hold their memory
+        for index, image in enumerate(images):
+            table += _scored(index, image, ids[index], rule).numpy().tobytes()
+        return torch.frombuffer(table, dtype=torch.int32).view(-1, 4)
+
+    table = compute() if cache_parts is None else remembered(("smooth", VERSION, repr(rule), *cache_parts), compute)
+    return Scored(rule, table[:, :3].contiguous(), table[:, 3].contiguous().view(torch.float32))
+
+
+def choose(
+    scored: Scored, threshold: float | Literal["auto"], *, batch: int, limit: int = 20_000, seed: int
+) -> SmoothPatches:
+    """The windows that ``threshold`` (lambda of Eq. 4) keeps; a seeded choice of ``limit`` of them if they are more.
+
+    ``auto`` takes the smallest threshold that keeps 3 % of the windows, but at least four batches and at most 10,000
+    windows. 10,000 is the authors' advice, and no training of theirs had less than 11,000 (S.M. Table 3); but 400 crops
+    of 180 x 180 pixels have 6,400 windows in all, and only the flat ones are noise. A smaller share is nearer to pure
+    noise, a larger one has more of it: with sigma 25, 3 % of ``kodak24`` are 376 patches with a mean deviation of 25.2
+    (lambda 0.024), 3 % of ``train400`` 192 with 26.7 (lambda 0.11). Where nothing is flat, it takes what is least
+    uneven: a threshold above 0.2 or so means structure in the noise.
+
+    ``limit`` = 0 is none. The paper takes the first 20,000 in the order of the files; a choice among all shows more
+    scenes. Raises UserError for fewer than ``batch`` windows; a rule without a threshold has every value accepted.
+    """
+    if 0 < limit < batch:
+        raise UserError(
+            f"a limit of {limit} smooth patches is less than a batch of {batch}; raise the limit, or use 0 for none."
+        )
+    usable = scored.count(math.inf)
+    if threshold == "auto":
+        wanted = min(ENOUGH, max(4 * batch, math.ceil(0.03 * len(scored))), usable)
+        threshold = scored.threshold_for(max(1, wanted))
+    places = scored.places_within(threshold)
+    survivors = len(places)
+    if survivors < batch:
+        raise UserError(_too_few(scored, threshold, survivors, usable, batch))
+    if 0 < limit < survivors:
+        kept = torch.randperm(survivors, generator=generator(seed, "smooth patches"))[:limit]
+        places = places[kept.sort().values]
+    return SmoothPatches(places, scored.rule.size, threshold, survivors, len(scored))
+
+
+def variance_slope(images: Sequence[Tensor], patches: SmoothPatches) -> tuple[float, float]:
+    """``(slope, standard error)`` of the patches' variance over their mean intensity, by least squares.
+
+    The slope is in units of intensity: 1 / lambda for Poisson noise of lambda counts. At most 2,000 patches are
+    measured, none overlapping another. With fewer than three, or all of one mean, nothing is known: (0, inf).
+    """
+    slope, error, _ = _fit(*_measured(images, patches))
+    return slope, error
+
+
+def signal_dependence(images: Sequence[Tensor], patches: SmoothPatches) -> str | None:
+    """A warning where the variance of the noise visibly depends on the brightness, else None.
+
+    Visibly: the slope is more than four standard errors from zero, and the fitted variance changes by more than 30 % of
+    the mean variance between the darkest and the brightest decile of the patches.
+    """
+    means, variances = _measured(images, patches)
+    slope, error, line = _fit(means, variances)
+    if not abs(slope) > 4 * error:
+        return None
+    low, high = torch.quantile(means, means.new_tensor([0.1, 0.9])).tolist()
+    if abs(slope) * (high - low) <= 0.3 * variances.mean().item():
+        return None
+    dark, bright = (255 * math.sqrt(max(0.0, line + slope * at)) for at in (low, high))
+    return (
+        f"The noise's variance {'grows' if slope > 0 else 'falls'} with brightness (slope {slope:.2g} per unit of "
+        f"intensity, from a deviation of {dark:.1f}/255 at {low:.2f} to {bright:.1f}/255 at {high:.2f}): GAN2GAN "
+        "assumes noise independent of the signal; expect a bias, or stabilise the variance first (Anscombe)."
+    )
+
+
+def _grid(image: Tensor, size: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of windows."""
+    height, width = image.shape[-2:]
+    return (height - size) // stride + 1, (width - size) // stride + 1
+
+
+def _haar(image: Tensor, middle: Tensor) -> Tensor:
+    """The one-level Haar sub-bands of (H, W) pixels, less ``middle``: (4, H / 2, W / 2) float64."""
+    image = image.double()
+    top, bottom = image[0::2], image[1::2]
+    down = torch.stack((top + bottom, top - bottom))
+    left, right = down[..., 0::2], down[..., 1::2]
+    bands = torch.cat((left + right, left - right)).mul_(0.5)
+    bands[0] -= 2 * middle  # the means of the others are near zero by themselves
+    return bands
+
+
+def _tile_sums(values: Tensor, tile: int) -> Tensor:
+    """The sums over the tiles of (K, H, W), (K, H / tile, W / tile)."""
+    count, height, width = values.shape
+    rows = values.view(count, height // tile, tile, width).sum(2)
+    return rows.view(count, height // tile, width // tile, tile).sum(3)
+
+
+def _window_sums(tiles: Tensor, size: int, stride: int) -> Tensor:
+    """The sums over all windows of (K, H, W), (K, rows, columns)."""
+    return tiles.unfold(1, size, stride).sum(-1).unfold(2, size, stride).sum(-1)
+
+
+def _box_sums(values: Tensor, size: int, stride: int) -> Tensor:
+    """:func:`_window_sums` by way of tiles that the windows share."""
+    tile = math.gcd(size, stride)
+    height, width = (side // tile * tile for side in values.shape[1:])
+    return _window_sums(_tile_sums(values[:, :height, :width].contiguous(), tile), size // tile, stride // tile)
+
+
+def _moments(values: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Mean and population variance of all windows of (K, H, W) float64 values near zero."""
+    mean = _box_sums(values, size, stride) / size**2
+    square = _box_sums(values.square(), size, stride) / size**2
+    return mean, (square - mean.square()).clamp_(min=0)
+
+
+def _unevenness(deviations: Tensor, floor: Tensor) -> Tensor:
+    """The score of Eq. 4 from (4, rows, columns) deviations, inf where there is no noise."""
+    mean = deviations.mean(0)
+    score = (deviations - mean).abs().mean(0) / mean
+    return torch.where(mean > floor, score, torch.inf).float()  # 0 / 0 is among what is replaced
+
+
+def _flat_below(image: Tensor) -> Tensor:
+    low, high = torch.aminmax(image)
+    return FLAT * (high - low).double()
+
+
+def _scored(index: int, image: Tensor, image_id: str, rule: SmoothRule) -> Tensor:
+    """(N, 4) int32: the places of an image's windows and the bits of their scores, so that one file holds both."""
+    if min(image.shape[1:]) < rule.size:
+        raise UserError(
+            f"the image {image_id} has {image.shape[1]} x {image.shape[2]} pixels, less than the window of {rule.size} "
+            f"x {rule.size}; choose a window_size of at most {min(image.shape[1:])} or remove the image."
+        )
+    saturated = _saturated(image, image_id)
+    scores = rule.scores(image)
+    if saturated is not None:
+        share = _box_sums(saturated.double(), rule.size, rule.stride).amax(0) / rule.size**2
+        scores = scores.masked_fill(share > SATURATED_WINDOW, math.inf)
+    places = torch.cartesian_prod(*(torch.arange(count, dtype=torch.int32) * rule.stride for count in scores.shape))
+    number = torch.full((len(places), 1), index, dtype=torch.int32)
+    return torch.cat((number, places, scores.cpu().reshape(-1, 1).view(torch.int32)), dim=1)
+
+
+def _saturated(image: Tensor, image_id: str) -> Tensor | None:
+    """Which pixels are saturated, (C, H, W), or None where none are. Raises UserError for an image without use."""
+    found: Tensor | None = None
+    bounds = zip(image.amin((1, 2)).tolist(), image.amax((1, 2)).tolist(), strict=True)
+    for index, (low, high) in enumerate(bounds):
+        name = f"the image {image_id}" + (f" (channel {index + 1})" if len(image) > 1 else "")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(f"{name} has pixels that are not finite; repair or remove it.")
+        if low == high:
+            raise UserError(f"{name} is constant, so that there is no noise to learn; remove it.")
+        share = {value: int((image[index] == value).sum()) / image[index].numel() for value in (low, high, 0.0, 1.0)}
+        if sum(share.values()) > SATURATED_IMAGE:
+            values = " or ".join(f"{value:g}" for value in sorted(share) if share[value] > EXTREME_PIXELS)
+            raise UserError(
+                f"{name} is saturated: {sum(share.values()):.0%} of its pixels are exactly {values}, where no noise is "
+                "left; remove it, or give images that are not clipped."
+            )
+        for value in (low, high):
+            if share[value] > EXTREME_PIXELS:
+                found = torch.zeros(image.shape, dtype=torch.bool, device=image.device) if found is None else found
+                found[index] |= image[index] == value
+    return found
+
+
+def _too_few(scored: Scored, threshold: float, survivors: int, usable: int, batch: int) -> str:
+    """The sentence that refuses a threshold."""
+    total = f"{len(scored):,} windows"
+    if isinstance(scored.rule, VarianceRule):
+        return (
+            f"the rule of GCBD keeps {survivors:,} of {total}, fewer than a batch of {batch}, and has no patch_lambda "
+            f"to tune; raise mean_tolerance = {scored.rule.mean_tolerance:g} or variance_tolerance = "
+            f"{scored.rule.variance_tolerance:g}, or give more images."
+        )
+    if usable < batch:
+        return (
+            f"{usable:,} of {total} are usable at any patch_lambda, fewer than a batch of {batch}; give more or larger "
+            "images, or a smaller batch."
+        )
+    around = [(f"{factor * threshold:.3g}", f"{scored.count(factor * threshold):,}") for factor in NEIGHBOURS]
+    counts = ", ".join(f"{value}{'' if i else ' would keep'} {count}" for i, (value, count) in enumerate(around))
+    better = _rounded_up(scored.threshold_for(min(2 * batch, usable)))
+    return (
+        f"patch_lambda = {threshold:g} keeps {survivors:,} of {total}, fewer than a batch of {batch}: "
+        f"{counts}; use --set patch_lambda={better:g} "
+        f"({scored.count(better):,} windows), or --set patch_lambda=auto."
+    )
+
+
+def _rounded_up(value: float) -> float:
+    """To two digits, for a sentence."""
+    if value <= 0:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.2g}")
+
+
+def _measured(images: Sequence[Tensor], patches: SmoothPatches) -> tuple[Tensor, Tensor]:
+    """Mean and variance (average over channels) of patches that share no pixel, float64."""
+    places = _apart(patches.places.tolist(), patches.size)
+    places = places[:: math.ceil(len(places) / LARGEST_SAMPLE) or 1]
+    size = patches.size
+    pixels = (images[index][:, top : top + size, left : left + size].double() for index, top, left in places)
+    pairs = [(one.mean().item(), one.var((1, 2)).mean().item()) for one in pixels]
+    means, variances = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).T
+    return means, variances
+
+
+def _apart(places: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
+    """Those places, each taken if it can be, whose windows do not overlap: a standard error assumes independence."""
+    kept: dict[tuple[int, int, int], Sequence[int]] = {}  # a cell of size x size pixels begins at most one window
+    for place in places:
+        image, top, left = place
+        row, column = top // size, left // size
+        near = (kept.get((image, row + i, column + j)) for i in (-1, 0, 1) for j in (-1, 0, 1))
+        if all(other is None or abs(top - other[1]) >= size or abs(left - other[2]) >= size for other in near):
+            kept[image, row, column] = place
+    return list(kept.values())
+
+
+def _fit(x: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """``(slope, its standard error, intercept)`` of the least-squares line."""
+    if len(x) < 3 or x.min() == x.max():
+        return 0.0, math.inf, 0.0
+    middle = x.mean()
+    spread = (x - middle).square().sum()
+    slope = ((x - middle) * y).sum() / spread
+    line = y.mean() - slope * middle
+    error = ((y - line - slope * x).square().sum() / (len(x) - 2) / spread).sqrt()
+    return slope.item(), error.item(), line.item()
