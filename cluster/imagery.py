@@ -67,6 +67,38 @@ class Photographs:
         return sentences
 
 
+@dataclass(frozen=True)
+class GivenPhotographs:
+    """Gray photographs with simulated noise that is given once and for all, as GAN2GAN has them.
+
+    ``train400`` and ``bsd68`` where the data root has them, else the photographs bundled with scikit-image. ``smoke``
+    takes the first noise, ``laptop`` the first ``small``, the larger budgets every noise.
+    """
+
+    noises: tuple[str, ...] = ("gauss25",)
+    small: int = 1
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        count = {"smoke": 1, "laptop": self.small}.get(budget, len(self.noises))
+        images: dict[str, Any] = {"train": "bundled_train", "test": ("bundled_test",), "validation": 2}
+        found = data_root is not None and all((data_root / name).is_dir() for name in ("train400", "bsd68"))
+        if budget == "paper" or (budget != "smoke" and found):
+            images = {"train": "train400", "test": ("bsd68",), "validation": 12}
+        return [DataSpec(noise=noise, noise_realisation="frozen", **images) for noise in self.noises[:count]]
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        sentences = []
+        if spec.train == "train400":
+            sentences.append("Training images: BSD400 cut to 180 x 180, a fifth of the paper's pixels.")
+        else:
+            sentences.append(f"Training images: {spec.train}, not the paper's BSD400.")
+        if spec.test != ("bsd68",):
+            sentences.append(f"Test images: {', '.join(spec.test)}, not the paper's BSD68.")
+        return sentences
+
+
 EM = "em_isbi2012"
 BLOCKS = ((0, 4), (4, 8), (8, 12), (12, 15))
 """The smooth half of em_isbi2012 (the other has grain of its own) as blocks of neighbouring slices, one a fold."""

@@ -380,12 +380,15 @@ def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: in
 
 
 def _with_settings(study: Study, options: Options) -> Study:
-    """The study with an axis's values replaced by those of ``--set``."""
+    """The study with an axis's values replaced by those of ``--set``, or by those of the small budgets."""
+    small = study.small if options.budget in ("smoke", "laptop") else {}
     axes = []
     for axis in study.axes:
-        given = options.settings.get(axis.names[0]) if len(axis.names) == 1 else None
+        name = axis.names[0]
+        given = options.settings.get(name, small.get(name)) if len(axis.names) == 1 else None
         axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
-    base = {**study.base, **study.small} if options.budget in ("smoke", "laptop") else study.base
+    varied = {name for axis in study.axes for name in axis.names}
+    base = {**study.base, **{name: value for name, value in small.items() if name not in varied}}
     return replace(study, axes=axes, base=base, references=_references(study, options))
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cluster.imagery import Imagery, Photographs
+from cluster.report.controls import Control
 from cluster.report.figures import Bars, Curve
 from cluster.report.papers import PaperTable
 from denoise_core.config import Search
@@ -69,7 +70,8 @@ def choice(name: str, values: Sequence[Any]) -> Axis:
 class Study:
     """See the module. ``search`` names the parameters of ``--search optuna``.
 
-    ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop.
+    ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop; for the name of an
+    axis it holds the list of values that these budgets take instead.
 
     ``references`` are methods, the most telling first, that are trained beside, with the same images, steps and shared
     parameters, as lines to compare with. ``baselines`` are such lines that cost next to nothing and are always drawn.
@@ -87,6 +89,8 @@ class Study:
     baselines: Sequence[str] = ()
     paper: PaperTable | None = None
     plot: Curve | Bars | None = None
+    control: Control | None = None
+    """Which cells tell how much of a gain is only training time."""
 
     def cells(self) -> list[dict[str, Any]]:
         """Every combination of the axes' values."""

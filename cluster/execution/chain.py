@@ -65,6 +65,7 @@ class Chain:
             if self._is_stored():  # another training ended it between the two looks
                 records += self._take_up(trainer)
             if self.at == at:  # not stored, or nothing that can be used
+                log.info("trains %s (%s)", self.links[at].phase, self.links[at].phase_id)
                 return records
             self.release()
 

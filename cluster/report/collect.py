@@ -52,6 +52,7 @@ def collect(
         command=command,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         default=_defaults(kind.Config().model_dump(), axes),
+        control=study.control,
     )
 
 

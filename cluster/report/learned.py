@@ -29,6 +29,10 @@ Points = tuple[tuple[float, ...], tuple[float, ...]]
 Seeds = Mapping[int, Points]  # one line of one label, by seed
 Column = tuple[str, str]  # figure and series
 Content = TypeVar("Content")
+EVERY = "all trainings"
+"""The name of a line that is the same for all of them."""
+NAMED = 3
+"""Labels that a joined name lists."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,8 @@ def _merged(labels: Mapping[_Label, Content], key: Callable[[Content], Hashable]
         _Label(joined_name([one.name for one in group]), all(one.reference for one in group))
         for group in groups.values()
     ]
+    if len(merged) == 1 and merged[0].name.endswith(" others"):
+        merged = [_Label(EVERY, merged[0].reference)]
     short = _without_shared([one.name for one in merged if not one.reference])
     return {
         _Label(short.get(label.name, label.name), label.reference): labels[group[0]]
@@ -248,7 +254,7 @@ def joined_name(names: Sequence[str]) -> str:
     values = {axis: list(dict.fromkeys(part.get(axis, "") for part in parts)) for axis in axes}
     same_axes = all(list(part) == axes and len(part) == len(_parts(n)) for part, n in zip(parts, names, strict=True))
     if not axes or not same_axes or prod(len(value) for value in values.values()) != len(names):
-        return "; ".join(names)
+        return "; ".join(names) if len(names) <= NAMED else f"{names[0]} and {len(names) - 1} others"
     fixed_first = sorted(axes, key=lambda axis: len(values[axis]) > 1)
     return ", ".join(f"{axis} = {', '.join(values[axis])}" for axis in fixed_first)
 

@@ -76,6 +76,8 @@ class Paper:
 class PaperTable:
     """A table named in a study script; ``where`` picks the values with these keys, where it prints more than one set.
 
+    ``also`` names tables that go on where this one ends, such as those of other kinds of noise.
+
     ``folder`` overrides the ``studies/papers`` folder beside the package.
     """
 
@@ -83,6 +85,7 @@ class PaperTable:
     table: str
     folder: Path | None = field(default=None, compare=False)
     where: Mapping[str, Key] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     def source(self) -> Paper:
         """The whole paper.
@@ -99,9 +102,11 @@ class PaperTable:
             UserError: There is no such paper or table, or the paper's file holds a mistake.
         """
         tables = self.source().tables
-        if self.table not in tables:
-            raise UserError(f"The paper '{self.paper}' has no table '{self.table}': {nearest(self.table, tables)}.")
+        for name in (self.table, *self.also):
+            if name not in tables:
+                raise UserError(f"The paper '{self.paper}' has no table '{name}': {nearest(name, tables)}.")
         table = tables[self.table]
+        table = replace(table, values=(*table.values, *(one for name in self.also for one in tables[name].values)))
         return replace(table, values=table.find(**self.where)) if self.where else table
 
     def lookup(self, **keys: Key) -> PaperValue | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from cluster.report.controls import Control
 from cluster.report.figures import Bars, Curve
 from cluster.report.papers import PaperTable
 
@@ -84,6 +85,7 @@ class StudyResults:
     command: str = ""
     created: str = ""
     default: Mapping[str, Any] = field(default_factory=dict)  # the paper's value of each axis
+    control: Control | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError when a table lacks a column: a mistake of the caller, not of the user."""

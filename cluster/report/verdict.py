@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cluster.report import cells
+from cluster.report import cells, controls
 from cluster.report.cells import Cell, Grid, Setting
 from cluster.report.results import StudyResults
 from cluster.results.statistics import Interval, bonferroni, needed, paired_difference
@@ -121,6 +121,7 @@ def headline_of(results: StudyResults, grid: Grid, comparisons: Sequence[Compari
 
 def _setting_sentences(results: StudyResults, grid: Grid, comparisons: Sequence[Comparison]) -> list[str]:
     found = [_wins(results, comparisons), *_ties(results, comparisons), _default(results, comparisons)]
+    found += controls.sentences(results, grid)
     found.append(_gain(results, grid))
     found += [_reference(results, grid, label) for label in grid.references]
     found.append(_order(results, grid))

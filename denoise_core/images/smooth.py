@@ -42,8 +42,7 @@ class SmoothNoiseSource:
     def scored(self) -> Scored:
         """The scores of all windows, from the cache where they are known."""
         source = self.source
-        parts = ("smooth patches", 1, repr(self.rule), *source.identity("noisy"))
-        return extract(source.whole("noisy"), source.ids, self.rule, cache_parts=parts)
+        return extract(source.whole("noisy"), source.ids, self.rule, cache_parts=source.identity("noisy"))
 
     @cached_property
     def patches(self) -> SmoothPatches:

@@ -38,7 +38,8 @@ class BatchNorm(nn.BatchNorm2d):
                 self.num_batches_tracked += 1
         factor = self.weight * torch.rsqrt(variance + self.eps)
         offset = self.bias - first * factor
-        return (values * factor[:, None, None] + offset[:, None, None]).to(images.dtype)
+        result: Tensor = (values * factor[:, None, None] + offset[:, None, None]).to(images.dtype)
+        return result
 
 
 class BatchInstanceNorm(nn.Module):

@@ -85,7 +85,8 @@ def study(
                 trials.append(shared | {
                     "training_id": shared["trial_id"], "training_label": label,
                     "status": status, "error": "loss became nan at step 210" if failed else None,
-                    "log_path": f"logs/{noise}-{seed}.txt" if failed else None, "train_s": 61.0 + seed, "shared_s": 0.0, "eval_s": 4.0,
+                    "log_path": f"logs/{noise}-{seed}.txt" if failed else None, "train_s": 61.0 + seed,
+                    "shared_s": 0.0, "eval_s": 4.0,
                     "wall_s": 66.0, "steps": 1500, "parameters": 314_000, "device": "CPU, 2 cores",
                 })  # fmt: skip
                 if status == "missing":

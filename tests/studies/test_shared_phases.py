@@ -1,0 +1,69 @@
+"""Studies that need the same W-GAN, at the same time, on one cluster and in one store."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.results.store import Store
+from tests.studies.conftest import Cluster
+
+ONE_SEED = ("--seeds", "1", "--max-concurrent", "1", "--references", "none")
+
+
+def logged(store: Path, pattern: str) -> list[str]:
+    """All matches in the logs of the trainings."""
+    return [found for log in sorted((store / "logs").glob("*.log")) for found in re.findall(pattern, log.read_text())]
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+    for _ in range(int(seconds / 0.2)):
+        if what():
+            return
+        time.sleep(0.2)
+    raise AssertionError("it did not happen")
+
+
+def phases(store: Path) -> list[str]:
+    opened = Store.open(str(store))
+    return [row["phase"] for row in opened.read("phases", opened.names("phases")).to_pylist()]
+
+
+def test_two_studies_started_together_train_every_phase_once(cluster: Cluster, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    arguments = (*ONE_SEED, "--store", str(store), "--steps", "150")
+    together = [
+        cluster.start("gan2gan_start.py", *arguments, "--set", "iterations=0,1"),
+        cluster.start("gan2gan_pairs.py", *arguments, "--set", "iterations=1"),
+    ]
+    printed = [process.communicate(timeout=240)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0], printed
+    # start: one W-GAN, G2G1 from g2 and from Z; pairs: the same W-GAN, the same G2G1, one towards the estimate
+    assert sorted(phases(store)) == ["g2g1", "g2g1", "g2g1", "gan"]
+    trained = logged(store, r"trains (\S+) \(")
+    assert sorted(trained) == ["g2g1", "g2g1", "g2g1", "gan"], trained
+    cluster.assert_free()
+
+
+def test_the_other_study_goes_on_where_the_first_was_killed(cluster: Cluster, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    arguments = (*ONE_SEED, "--store", str(store), "--steps", "1500", "--set", "denoiser_steps=0.01")
+    first = cluster.start("gan2gan_start.py", *arguments, "--set", "iterations=1", "--set", "initial=g2")
+    wait_for(lambda: logged(store, r"trains (gan) \("))
+    second = cluster.start("gan2gan_pairs.py", *arguments, "--set", "iterations=1", "--set", "pair=estimate")
+    time.sleep(12)  # long enough to plan and to find the W-GAN in the first one's work
+    assert phases(store) == [], "the machine is too fast for this test: give more steps"
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    printed = second.communicate(timeout=240)[0]
+    assert second.returncode == 0, printed
+    assert sorted(phases(store)) == ["g2g1", "gan"]
+    again = cluster.run("gan2gan_start.py", *arguments, "--set", "iterations=1", "--set", "initial=g2")
+    assert "0 stored, 1 to train" in again
+    assert logged(store, r"takes over (gan)") and sorted(phases(store)) == ["g2g1", "g2g1", "gan"]
+    assert logged(store, r"trains (gan) \(") == ["gan", "gan"]  # once by the first, once more after its death
+    cluster.assert_free()
