@@ -20,7 +20,7 @@ from torch import Tensor
 
 from denoise_core.images.folder import load_folder
 from denoise_core.images.generated import load_generated
-from denoise_core.images.patches import WaveletRule, plain_scores
+from denoise_core.images.smooth_rules import WaveletRule, plain_scores
 from denoise_core.memory import keep_freed_memory
 from denoise_core.noise.models import parse_noise
 from denoise_core.seeding import generator
@@ -29,7 +29,8 @@ ROUNDS, IMAGES = 7, 6
 LAMBDAS = (0.0075, 0.01, 0.015, 0.03, 0.1, 0.15, 0.42)
 PROGRAM = """
 import sys, torch
-from denoise_core.images.patches import WaveletRule, extract
+from denoise_core.images.patches import extract
+from denoise_core.images.smooth_rules import WaveletRule
 from denoise_core.memory import peak_memory_mb
 torch.set_num_threads(1)
 count = int(sys.argv[1])

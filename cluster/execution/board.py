@@ -20,6 +20,8 @@ from denoise_core.specification import TrialSpec
 
 MAX_ATTEMPTS = 3
 """How often a training is begun before its worker's deaths are taken to be its own fault."""
+SILENT_S = 120.0
+"""A run that is silent for so long and holds no lease keeps nobody waiting: Ray may have given it up."""
 
 Order = Literal["go", "stop", "prune"]
 Pending = Literal["work", "wait", "nothing"]
@@ -52,6 +54,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     started: float = field(default_factory=time.time)
+    heard: float = field(default_factory=time.time)
 
 
 @dataclass
@@ -170,7 +173,7 @@ class Board:
 
     def report(self, run: str, step: int, rung: int | None = None, value: float | None = None) -> Order:
         """Where a training is; at a rung also what it measured. Answers whether to go on."""
-        self._progress[run].step = step
+        self._progress[run].step, self._progress[run].heard = step, time.time()
         task = self._current[run]
         pruned = False
         if rung is not None and value is not None and task.number is not None and self._suggestions is not None:
@@ -232,12 +235,14 @@ class Board:
         missing = [link.phase_id for link in task.spec.links if not self._phases.stored(link.phase_id)]
         if not missing or missing[0] in self._hopeless:
             return False
-        here = {link.phase_id for one in self._current.values() for link in one.spec.links}
+        heard = [one for run, one in self._current.items() if time.time() - self._progress[run].heard < SILENT_S]
+        here = {link.phase_id for one in heard for link in one.spec.links}
         return missing[0] in here or self._phases.held(missing[0])
 
     def _checked(self, task: Task) -> Task:
-        """The same training with an error where one of its phases has failed already."""
-        found = [self._hopeless[link.phase_id] for link in task.spec.links if link.phase_id in self._hopeless]
+        """The same training with an error where one of its phases has failed already and nobody stored it since."""
+        ids = [link.phase_id for link in task.spec.links if link.phase_id in self._hopeless]
+        found = [self._hopeless[one] for one in ids if not self._phases.stored(one)]
         if not found:
             return task
         return replace(task, error=f"a phase that it shares with another training failed there: {found[0]}")
@@ -294,5 +299,5 @@ class Board:
             return len(self._tasks)
         seeds = len(self._suggestions.settings.seeds)
         following = sum(seeds - 1 - task.seed_index for task in self._current.values())
-        reserved = sum(seeds - task.seed_index for task in self._reserved.values())
-        return self._suggestions.left * seeds + following + reserved + len(self._tasks)
+        waiting = sum(seeds - task.seed_index for task in [*self._reserved.values(), *self._tasks])
+        return self._suggestions.left * seeds + following + waiting

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -95,19 +96,20 @@ class Chain:
 
     def _take_up(self, trainer: Trainer) -> list[dict[str, Any]]:
         """Goes on after the phases that are stored; returns their records."""
-        found = self.ranks.share(self._stored)
-        if found is None:
-            return []
-        index, weights, records = found
-        try:
-            trainer.start_after(self.links[index].phase, weights)
-        except ValueError as error:  # of an older version of the code
-            log.warning("a stored phase does not fit (%s): it is trained again", error)
-            return []
-        new = {link.phase for link in self.links[self.at : index + 1]}
-        self.at = index + 1
-        log.info("takes over %s", ", ".join(link.phase for link in self.links if link.phase in new))
-        return [record for record in records if record["phase"] in new]
+        last = len(self.links)
+        while (found := self.ranks.share(partial(self._stored, last))) is not None:
+            index, weights, records = found
+            try:
+                trainer.start_after(self.links[index].phase, weights)
+            except ValueError as error:  # of an older version of the code
+                log.warning("the stored %s does not fit (%s): it is trained again", self.links[index].phase, error)
+                last = index
+                continue
+            new = {link.phase for link in self.links[self.at : index + 1]}
+            self.at = index + 1
+            log.info("takes over %s", ", ".join(link.phase for link in self.links if link.phase in new))
+            return [record for record in records if record["phase"] in new]
+        return []
 
     def _claim(self) -> bool:
         """Whether it is this training's turn to train the next link; the same on every rank."""
@@ -122,11 +124,11 @@ class Chain:
         self._lease = self._leases.take(self.links[self.at].phase_id)
         return self._lease is not None
 
-    def _stored(self) -> tuple[int, dict[str, Tensor], list[dict[str, Any]]] | None:
-        """The last link that is stored with its weights, and the records of it and those before it."""
+    def _stored(self, last: int) -> tuple[int, dict[str, Tensor], list[dict[str, Any]]] | None:
+        """The last link before ``last`` that is stored with its weights, and the records of it and those before it."""
         if not self.shares:
             return None
-        for index in range(len(self.links) - 1, self.at - 1, -1):
+        for index in range(last - 1, self.at - 1, -1):
             ids = [link.phase_id for link in self.links[: index + 1]]
             rows = {row["phase_id"]: row for row in self.store.read("phases", ids).to_pylist()}
             if ids[-1] in rows:

@@ -131,7 +131,12 @@ class Lease:
     def _keep_alive(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
-                self.write()
+                with self.leases._exclusive():
+                    content = self.leases._read(self.name)
+                    if content is not None and content["owner"] != self.owner:  # silent for too long, or too late
+                        log.warning("the lease of %s was taken over by another process", self.name)
+                        return
+                    self.write()
             except OSError as error:  # the store may come back; if not, another may take over
                 log.warning("the lease of %s could not be renewed: %s", self.name, error)
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
-import pywt
 import torch
 from torch import Tensor
 
 from denoise_core.cache import Part, remembered
 from denoise_core.errors import UserError
+from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, box_sums
 from denoise_core.seeding import generator
 
 VERSION = 1
@@ -28,12 +27,6 @@ VERSION = 1
 
 ENOUGH = 10_000
 """Windows that are always enough: GAN2GAN's README advises a lambda that keeps at least so many."""
-
-STRIP = 2**17
-"""Pixels of an image that are transformed at once."""
-
-FLAT = 1e-6
-"""A standard deviation below this part of the image's range is rounding, not noise."""
 
 SATURATED_IMAGE, EXTREME_PIXELS, SATURATED_WINDOW = 0.5, 0.001, 0.01
 """Largest part of an image at one value; part from which its extreme value counts as saturation; part of a window."""
@@ -43,142 +36,6 @@ NEIGHBOURS = (1.5, 2.0, 4.0)
 
 LARGEST_SAMPLE = 2_000
 """Patches that the variance is fitted to."""
-
-
-class SmoothRule(Protocol):
-    """What makes a window smooth."""
-
-    @property
-    def size(self) -> int:
-        """Side of a window in pixels."""
-
-    @property
-    def stride(self) -> int:
-        """Distance of neighbouring windows in pixels, down and to the right."""
-
-    def scores(self, image: Tensor) -> Tensor:
-        """The smallest threshold at which each window is accepted, inf where at none: (rows, columns) float32.
-
-        ``image`` is (C, H, W) with H, W >= ``size``; window (i, j) begins at (i * stride, j * stride), and all that
-        fit are scored: rows = (H - size) // stride + 1. With several channels, the largest score counts.
-        """
-
-
-@dataclass(frozen=True)
-class WaveletRule:
-    """GAN2GAN, Eq. 4: the four one-level Haar sub-bands of flat noise are alike, those of a structure are not.
-
-    The score is mean_k |s_k - m| / m, with s_k the population standard deviations of the sub-bands and m their mean.
-    White noise has a median of 0.0096 at 96 x 96 pixels, correlated noise more. ``size`` must be even.
-    """
-
-    size: int = 96
-    stride: int = 24
-
-    def __post_init__(self) -> None:
-        if self.size < 4 or self.size % 2 or self.stride < 1:
-            raise UserError(
-                f"windows of {self.size} pixels at a stride of {self.stride} have no Haar transform; give an even "
-                "size of at least 4 and a stride of at least 1."
-            )
-
-    def scores(self, image: Tensor) -> Tensor:
-        """See :class:`SmoothRule`."""
-        if self.stride % 2:
-            return self._odd_scores(image)
-        return torch.stack([self._channel(channel) for channel in image]).amax(0)
-
-    def _odd_scores(self, image: Tensor) -> Tensor:
-        """Windows at even and at odd places share no transform: up to four transforms, of twice the stride."""
-        rows, columns = _grid(image, self.size, self.stride)
-        result = torch.empty((rows, columns), device=image.device)
-        twice = WaveletRule(self.size, 2 * self.stride)
-        for down in range(min(rows, 2)):
-            for right in range(min(columns, 2)):
-                shifted = image[:, down * self.stride :, right * self.stride :]
-                result[down::2, right::2] = twice.scores(shifted)
-        return result
-
-    def _channel(self, image: Tensor) -> Tensor:
-        """The scores of an (H, W) image at an even stride.
-
-        The sub-bands of the image hold those of every window, so they are made once; sums of values and of squares
-        over a window then give its deviations. float64: the difference of the sums loses half of the digits. In strips,
-        so that a large image fits into memory and a strip into the processor's cache.
-        """
-        tile = math.gcd(self.size, self.stride)
-        height, width = (side // tile * tile for side in image.shape)
-        middle, step = image.mean().double(), max(1, STRIP // (width * tile)) * tile
-        strips = (_haar(strip, middle) for strip in torch.split(image[:height, :width], step))
-        tiles = torch.cat([_tile_sums(torch.cat((bands, bands.square())), tile // 2) for bands in strips], dim=1)
-        sums = _window_sums(tiles, self.size // tile, self.stride // tile) / (self.size // 2) ** 2
-        variance = (sums[4:] - sums[:4].square()).clamp_(min=0)
-        return _unevenness(variance.sqrt(), _flat_below(image))
-
-
-@dataclass(frozen=True)
-class VarianceRule:
-    """GCBD, Eq. 3: every sub-patch q of a window p has about its mean and its (population) variance.
-
-    |E(q) - E(p)| <= mean_tolerance * E(p) and |V(q) - V(p)| <= variance_tolerance * V(p). The score is 0 where that
-    holds and inf elsewhere: there is no threshold to choose. The defaults are those of GCBD.
-    """
-
-    size: int = 64
-    stride: int = 32
-    sub_size: int = 16
-    sub_stride: int = 16
-    mean_tolerance: float = 0.1
-    variance_tolerance: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.sub_size <= self.size or self.stride < 1 or self.sub_stride < 1:
-            raise UserError(
-                f"windows of {self.size} pixels cannot hold sub-patches of {self.sub_size} at strides of {self.stride} "
-                f"and {self.sub_stride}; give sub-patches of 2 to {self.size} pixels and strides of at least 1."
-            )
-
-    def scores(self, image: Tensor) -> Tensor:
-        """See :class:`SmoothRule`."""
-        accepted = torch.stack([self._channel(channel) for channel in image]).all(0)
-        return torch.where(accepted, 0.0, torch.inf)
-
-    def _channel(self, image: Tensor) -> Tensor:
-        """Which windows of an (H, W) image are accepted."""
-        middle = image.mean().double()
-        values = image[None].double() - middle
-        mean, variance = _moments(values, self.size, self.stride)
-        step = math.gcd(self.stride, self.sub_stride)  # a grid that holds the sub-patches of all windows
-        sub_mean, sub_variance = (
-            self._within(grid, step, mean.shape[1:]) for grid in _moments(values, self.sub_size, step)
-        )
-        mean, variance = mean[0, ..., None, None], variance[0, ..., None, None]
-        alike = (sub_mean - mean).abs() <= self.mean_tolerance * (mean + middle)
-        alike &= (sub_variance - variance).abs() <= self.variance_tolerance * variance
-        return alike.all(-1).all(-1) & (variance[..., 0, 0].sqrt() > _flat_below(image))
-
-    def _within(self, grid: Tensor, step: int, windows: Sequence[int]) -> Tensor:
-        """Values on a ``grid`` of places ``step`` apart as (rows, columns, a, b): sub-patch (a, b) of each window."""
-        apart, last = self.sub_stride // step, (self.size - self.sub_size) // self.sub_stride * self.sub_stride // step
-        for axis in (1, 2):
-            grid = grid.unfold(axis, last + 1, self.stride // step)[:, : windows[0]]
-        return grid[0, :, : windows[1], ::apart, ::apart]
-
-
-def plain_scores(rule: WaveletRule, image: Tensor) -> Tensor:
-    """What ``rule.scores`` gives, from Eq. 4 as it is written: one ``pywt.dwt2`` a window. The reference for it."""
-    rows, columns = _grid(image, rule.size, rule.stride)
-    scores = np.zeros((rows, columns))
-    for channel in image:
-        floor, values = float(_flat_below(channel)), channel.double().cpu().numpy()
-        for i, j in np.ndindex(rows, columns):
-            top, left = i * rule.stride, j * rule.stride
-            approximation, details = pywt.dwt2(values[top : top + rule.size, left : left + rule.size], "haar")
-            deviations = [band.std() for band in (approximation, *details)]
-            mean = sum(deviations) / 4
-            score = sum(abs(one - mean) for one in deviations) / 4 / mean if mean > floor else math.inf
-            scores[i, j] = max(scores[i, j], score)
-    return torch.from_numpy(scores).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,61 +174,6 @@ def signal_dependence(images: Sequence[Tensor], patches: SmoothPatches) -> str |
     )
 
 
-def _grid(image: Tensor, size: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of windows."""
-    height, width = image.shape[-2:]
-    return (height - size) // stride + 1, (width - size) // stride + 1
-
-
-def _haar(image: Tensor, middle: Tensor) -> Tensor:
-    """The one-level Haar sub-bands of (H, W) pixels, less ``middle``: (4, H / 2, W / 2) float64."""
-    image = image.double()
-    top, bottom = image[0::2], image[1::2]
-    down = torch.stack((top + bottom, top - bottom))
-    left, right = down[..., 0::2], down[..., 1::2]
-    bands = torch.cat((left + right, left - right)).mul_(0.5)
-    bands[0] -= 2 * middle  # the means of the others are near zero by themselves
-    return bands
-
-
-def _tile_sums(values: Tensor, tile: int) -> Tensor:
-    """The sums over the tiles of (K, H, W), (K, H / tile, W / tile)."""
-    count, height, width = values.shape
-    rows = values.view(count, height // tile, tile, width).sum(2)
-    return rows.view(count, height // tile, width // tile, tile).sum(3)
-
-
-def _window_sums(tiles: Tensor, size: int, stride: int) -> Tensor:
-    """The sums over all windows of (K, H, W), (K, rows, columns)."""
-    return tiles.unfold(1, size, stride).sum(-1).unfold(2, size, stride).sum(-1)
-
-
-def _box_sums(values: Tensor, size: int, stride: int) -> Tensor:
-    """:func:`_window_sums` by way of tiles that the windows share."""
-    tile = math.gcd(size, stride)
-    height, width = (side // tile * tile for side in values.shape[1:])
-    return _window_sums(_tile_sums(values[:, :height, :width].contiguous(), tile), size // tile, stride // tile)
-
-
-def _moments(values: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Mean and population variance of all windows of (K, H, W) float64 values near zero."""
-    mean = _box_sums(values, size, stride) / size**2
-    square = _box_sums(values.square(), size, stride) / size**2
-    return mean, (square - mean.square()).clamp_(min=0)
-
-
-def _unevenness(deviations: Tensor, floor: Tensor) -> Tensor:
-    """The score of Eq. 4 from (4, rows, columns) deviations, inf where there is no noise."""
-    mean = deviations.mean(0)
-    score = (deviations - mean).abs().mean(0) / mean
-    return torch.where(mean > floor, score, torch.inf).float()  # 0 / 0 is among what is replaced
-
-
-def _flat_below(image: Tensor) -> Tensor:
-    low, high = torch.aminmax(image)
-    return FLAT * (high - low).double()
-
-
 def _scored(index: int, image: Tensor, image_id: str, rule: SmoothRule) -> Tensor:
     """(N, 4) int32: the places of an image's windows and the bits of their scores, so that one file holds both."""
     if min(image.shape[1:]) < rule.size:
@@ -382,7 +184,7 @@ def _scored(index: int, image: Tensor, image_id: str, rule: SmoothRule) -> Tenso
     saturated = _saturated(image, image_id)
     scores = rule.scores(image)
     if saturated is not None:
-        share = _box_sums(saturated.double(), rule.size, rule.stride).amax(0) / rule.size**2
+        share = box_sums(saturated.double(), rule.size, rule.stride).amax(0) / rule.size**2
         scores = scores.masked_fill(share > SATURATED_WINDOW, math.inf)
     places = torch.cartesian_prod(*(torch.arange(count, dtype=torch.int32) * rule.stride for count in scores.shape))
     number = torch.full((len(places), 1), index, dtype=torch.int32)

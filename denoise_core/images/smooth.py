@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from denoise_core.errors import UserError
-from denoise_core.images.patches import Scored, SmoothPatches, SmoothRule, choose, extract, signal_dependence
+from denoise_core.images.patches import Scored, SmoothPatches, choose, extract, signal_dependence
+from denoise_core.images.smooth_rules import SmoothRule
 from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.seeding import generator
 

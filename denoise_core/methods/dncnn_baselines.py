@@ -42,6 +42,8 @@ class DenoiserConfig(MethodConfig):
 class BlindConfig(DenoiserConfig):
     """The same with the deeper network of the blind baselines."""
 
+    supervised_iterations: int = Param(1, "so many GAN2GAN iterations' steps", affects="denoiser", ge=1)
+
     denoiser_depth: int = Param(20, "convolutions of the denoiser", affects="denoiser", paper="section 5.1", ge=2)
 
 
@@ -94,7 +96,8 @@ class BlindDnCNN(DenoiserMethod):
             "Training of DnCNN-B and N2N",
             "public code on the training data of GAN2GAN, 20 layers, σ in [0, 55]; rate and length are not stated",
             "not released",
-            "rate, schedule, batch, crops, flips and steps of one GAN2GAN iteration; 7 layers in smoke and laptop",
+            "rate, schedule, batch, crops, flips and steps of one GAN2GAN iteration; in laptop the steps of three, "
+            "and 7 layers",
         ),
         Deviation(
             "Noise level",
@@ -106,7 +109,8 @@ class BlindDnCNN(DenoiserMethod):
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase, one group."""
-        return (self._phase("train", self.assumes.fields),)
+        share = self.config.denoiser_steps * self.config.supervised_iterations
+        return (replace(self._phase("train", self.assumes.fields), share=share),)
 
     def updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
         """mean((D(x + n) - target)^2) with n ~ N(0, sigma^2), sigma ~ U(0, 55) / 255 for each crop x."""

@@ -27,8 +27,8 @@ from denoise_core.diagnostics import (
     describe_patches,
     scalar,
 )
-from denoise_core.images.patches import SmoothRule, VarianceRule, WaveletRule
 from denoise_core.images.smooth import SmoothNoiseSource
+from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, WaveletRule
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
 from denoise_core.inference import pad_to_multiple
 from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
@@ -104,6 +104,11 @@ class GAN2GANConfig(MethodConfig):
         gt=0,
     )  # fmt: skip
 
+    supervised_iterations: int = Param(
+        1, "of the references with clean targets: so many iterations' steps, for a comparison at equal steps",
+        affects="length", ge=1,
+    )  # fmt: skip
+
     @field_validator("patch_lambda", mode="before")
     @classmethod
     def _positive(cls, value: Any) -> float | str:
@@ -129,6 +134,7 @@ SMALL: Mapping[str, Any] = {
     "patch_size": 32, "window_size": 64, "window_stride": 12, "batch_size": 16, "critic_width": 32,
     "generator_width": 64, "rough_depth": 7, "cycle_depth": 7, "rough_width": 32, "denoiser_depth": 7,
     "denoiser_width": 32, "denoiser_batch_size": 8, "denoiser_steps": 1.25, "generator_lr": 8e-4, "critic_lr": 1e-4,
+    "supervised_iterations": 3,
 }  # fmt: skip
 """Networks of about a fifteenth of the size, on patches of half the side, the W-GAN at twice the paper's rates."""
 
@@ -150,10 +156,11 @@ class GAN2GAN(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(
             3, {**SMALL, "critic_width": 4, "rough_width": 4, "rough_depth": 3, "cycle_depth": 3, "denoiser_width": 4,
-                "denoiser_depth": 3, "batch_size": 4, "denoiser_batch_size": 2, "patch_lambda": "auto"},
+                "denoiser_depth": 3, "batch_size": 4, "denoiser_batch_size": 2, "patch_lambda": "auto",
+                "generator_lr": 4e-4, "critic_lr": 5e-5, "supervised_iterations": 1},
         ),
         "laptop": Recipe(400, SMALL),
-        "gpu": Recipe(4000, {"denoiser_batch_size": 64, "denoiser_steps": 2.0}, "bf16"),
+        "gpu": Recipe(4000, {"denoiser_batch_size": 64, "denoiser_steps": 2.0}),
         "paper": Recipe(9375),
     }  # fmt: skip
     stage: Tensor

@@ -36,13 +36,15 @@ class LearnedNoiseToClean(GAN2GAN):
             "Training of N2C",
             "a 17-layer DnCNN on BSD400 with noise of g1; rate, batch and length are not stated",
             "not released",
-            "rate, schedule, batch and steps of one GAN2GAN iteration, from scratch, fresh noise for every crop",
+            "rate, schedule, batch and steps of one GAN2GAN iteration (in laptop of three, where more steps still help), "
+            "from scratch, fresh noise for every crop",
         ),
     )
 
     def phases(self) -> tuple[Phase, ...]:
-        """GAN2GAN's W-GAN, then the denoiser, for as many steps as one iteration has."""
-        return (self._gan_phase(), replace(self._denoiser_phase(SUPERVISED, 1), needs=("clean",)))
+        """GAN2GAN's W-GAN, then the denoiser, for as many steps as ``supervised_iterations`` iterations have."""
+        share = self.config.denoiser_steps * self.config.supervised_iterations
+        return (self._gan_phase(), replace(self._denoiser_phase(SUPERVISED, 1), needs=("clean",), share=share))
 
     def enter(self, phase: str) -> None:
         """Notes which network gives the estimate: g2 (0) or the denoiser (1)."""

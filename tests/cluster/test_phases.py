@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -138,6 +140,7 @@ def configurations(name: str) -> list[tuple[Phase, ...]]:
     return found
 
 
+@cache
 def words(name: str) -> set[str]:
     """What phases of any configuration depend on."""
     return {word for phases in configurations(name) for phase in phases for word in phase.depends}
@@ -158,7 +161,7 @@ def test_what_a_parameter_affects_is_a_word_that_is_understood(name: str) -> Non
 @pytest.mark.parametrize("name", [name for name, kind in methods().items() if kind.lineage])
 def test_a_longer_training_goes_through_the_phases_of_a_shorter_one(name: str) -> None:
     found = [[(phase.name, phase.depends, phase.share) for phase in one] for one in configurations(name)]
-    for shorter, longer in zip(found, found[1:], strict=False):
+    for shorter, longer in pairwise(found):
         assert longer[: len(shorter)] == shorter
 
 
@@ -240,7 +243,7 @@ def to_train(plan: Plan) -> dict[tuple[int, int], list[str]]:
 def test_steps_are_counted_once_a_seed(store: Store) -> None:
     plan = Plan(planned()).read(store)
     found = estimated(plan, store)
-    assert DENOISER_STEPS == round(TINY["denoiser_steps"] * GAN_STEPS)
+    assert round(TINY["denoiser_steps"] * GAN_STEPS) == DENOISER_STEPS
     assert found.steps == 2 * (GAN_STEPS + 3 * DENOISER_STEPS) == 30
     assert found.steps_alone == 2 * (4 * GAN_STEPS + (1 + 2 + 3) * DENOISER_STEPS) == 72
     assert to_train(plan)[3, 1] == ["gan", "g2g1", "g2g2", "g2g3"]

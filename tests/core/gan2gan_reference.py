@@ -73,7 +73,7 @@ class DnCNN(nn.Module):
         self.sigmoid = sigmoid
         self.first = nn.Conv2d(channels, features, 3, padding=1, bias=False)
         self.middle = nn.ModuleList(
-            nn.ModuleList([nn.Conv2d(features, features, 3, padding=1, bias=False), nn.BatchNorm2d(features)])
+            nn.Sequential(nn.Conv2d(features, features, 3, padding=1, bias=False), nn.BatchNorm2d(features))
             for _ in range(layers - 2)
         )
         self.last = nn.Conv2d(features, channels, 3, padding=1, bias=False)
@@ -81,8 +81,8 @@ class DnCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         hidden = torch.relu(self.first(images))
-        for convolution, norm in self.middle:  # type: ignore[misc]
-            hidden = torch.relu(norm(convolution(hidden)))
+        for layer in self.middle:
+            hidden = torch.relu(layer(hidden))
         noise: Tensor = self.last(hidden)
         return torch.sigmoid(images - noise) if self.sigmoid else images - noise
 

@@ -109,8 +109,8 @@ def assert_equal(ours: nn.Module, theirs: nn.Module, what: str, *, running: bool
         atol = 1e-6 if id(first) in idle and what in ("f1", "f2") else 1e-11
         torch.testing.assert_close(first, second, rtol=1e-9, atol=atol, msg=lambda m: f"{what}: {m}")
     if running:
-        for first, second in zip(moments(ours), moments(theirs), strict=True):
-            torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-11, msg=lambda m: f"{what}, moments: {m}")
+        for mine, other in zip(moments(ours), moments(theirs), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11, msg=lambda m: f"{what}, moments: {m}")
 
 
 def draws(phase: str, step: int) -> Context:
@@ -214,7 +214,7 @@ def test_the_gans_training_equals_the_port(variant: str) -> None:
     ours, theirs = VARIANTS[variant]
     one = method(**ours)
     twins = gan_twins(one)
-    step = reference.GanStep(**twins, **{"critic_steps": 3, **theirs})
+    step = reference.GanStep(*twins.values(), **{"critic_steps": 3, **theirs})
     before = {name: [p.clone() for p in network.parameters()] for name, network in twins.items()}
     for done in trainer(one).run():
         step(*gan_batch(done - 1))
@@ -250,7 +250,9 @@ def test_moments_count_the_passes_of_the_plain_order(variant: str) -> None:
 
     for name in passes:
         counted(name)
-    step = reference.GanStep(**twins, critic_steps=4, noisy_term=variant != "no L_Z", cycle_term=variant != "no L_cyc")
+    step = reference.GanStep(
+        *twins.values(), critic_steps=4, noisy_term=variant != "no L_Z", cycle_term=variant != "no L_cyc"
+    )
     step(*gan_batch(0))
     assert passes == ({"g1": 5, "g2": 1} if variant == "no L_Z" else {"g1": 9, "g2": 5})
     for name, network in (("g1", one.generator), ("g2", one.rough)):
@@ -346,7 +348,7 @@ def test_all_phases_together_equal_the_port(pair: str, initial: str, estimate: s
     """W-GAN, G2G1, G2G2: g1 and g2 leave the first phase with the port's moments and are then evaluated with them."""
     one = method(pair=pair, initial=initial, estimate=estimate, iterations=2, critic_steps=2)
     twins, denoiser = gan_twins(one), twin(one.denoiser)
-    gan = reference.GanStep(**twins, critic_steps=2)
+    gan = reference.GanStep(*twins.values(), critic_steps=2)
     first_estimator = twins["g2"] if initial == "g2" else None
     step: reference.DenoiserStep | None = None
     running = trainer(one)

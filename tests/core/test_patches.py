@@ -18,15 +18,12 @@ from denoise_core.errors import UserError
 from denoise_core.images.patches import (
     Scored,
     SmoothPatches,
-    SmoothRule,
-    VarianceRule,
-    WaveletRule,
     choose,
     extract,
-    plain_scores,
     signal_dependence,
     variance_slope,
 )
+from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, WaveletRule, plain_scores
 
 RAMP = torch.linspace(0, 1, 4096).reshape(1, 64, 64)
 
@@ -77,7 +74,7 @@ def test_defaults_keep_the_same_patches_in_strips_and_far_from_zero(
     assert fast.shape == (9, 7)
     for threshold in (0.0075, 0.01, 0.015, 0.03, 0.1, 0.42):
         assert torch.equal(fast <= threshold, plain <= threshold)
-    monkeypatch.setattr("denoise_core.images.patches.STRIP", 1)
+    monkeypatch.setattr("denoise_core.images.smooth_rules.STRIP", 1)
     torch.testing.assert_close(WaveletRule().scores(image), fast, rtol=1e-6, atol=0)
 
 
