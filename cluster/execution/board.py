@@ -108,6 +108,7 @@ class Board:
         self._phases, self._share = phases or NothingShared(), share
         self._taken: dict[str, int] = {}  # run -> how many trainings it was given
         self._hopeless: dict[str, str] = {}  # phase -> why it failed
+        self._postponed: set[str] = set()  # trainings that had to wait for what seemed to be stored or free
         self._tasks = list(tasks)
         self._suggestions, self._make, self._asked = suggestions, make, asked
         self._current: dict[str, Task] = {}  # run -> what it trains
@@ -170,6 +171,7 @@ class Board:
         self._progress.pop(run, None)
         self._taken[run] -= 1
         self._tasks.insert(0, self._current.pop(run))
+        self._postponed.add(self._tasks[0].spec.trial_id)
 
     def report(self, run: str, step: int, rung: int | None = None, value: float | None = None) -> Order:
         """Where a training is; at a rung also what it measured. Answers whether to go on."""
@@ -232,7 +234,10 @@ class Board:
 
     def _blocked(self, task: Task) -> bool:
         """Whether the next phase of a training is in somebody else's work."""
-        missing = [link.phase_id for link in task.spec.links if not self._phases.stored(link.phase_id)]
+        ids = [link.phase_id for link in task.spec.links]
+        if task.spec.trial_id in self._postponed and any(self._phases.held(one) for one in ids):
+            return True  # what is stored may be damaged, and somebody trains it again
+        missing = [one for one in ids if not self._phases.stored(one)]
         if not missing or missing[0] in self._hopeless:
             return False
         heard = [one for run, one in self._current.items() if time.time() - self._progress[run].heard < SILENT_S]

@@ -36,7 +36,7 @@ class LearnedNoiseToClean(GAN2GAN):
             "Training of N2C",
             "a 17-layer DnCNN on BSD400 with noise of g1; rate, batch and length are not stated",
             "not released",
-            "rate, schedule, batch and steps of one GAN2GAN iteration (in laptop of three, where more steps still help), "
+            "rate, schedule, batch, steps of one GAN2GAN iteration (in laptop of three, where more steps still help), "
             "from scratch, fresh noise for every crop",
         ),
     )

@@ -46,7 +46,7 @@ def images(name: str = "toys", count: int = 2, seed: int = 1) -> ImageSet:
 
 @cache
 def toy_data(noise: str = "gauss25", test_seed: int = 3, validation_seed: int = 2) -> LoadedData:
-    spec = DataSpec(noise=noise, noise_realisation="frozen", validation=1)
+    spec = DataSpec.model_validate({"noise": noise, "noise_realisation": "frozen", "validation": 1})
     return LoadedData(
         spec, images(), images("validation", 1, seed=validation_seed), (images("test", 1, seed=test_seed),)
     )

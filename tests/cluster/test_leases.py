@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 import threading
@@ -18,14 +17,14 @@ from cluster.execution import leases
 from cluster.execution.leases import Lease, Leases
 from cluster.results.store import Store
 
-EXPIRY_S = 0.6
+EXPIRY_S = 0.4
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_S", 0.05)
     monkeypatch.setattr(leases, "EXPIRY_S", EXPIRY_S)
-    monkeypatch.setattr(leases, "SETTLE_S", 0.2)
+    monkeypatch.setattr(leases, "SETTLE_S", 0.1)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -125,7 +124,7 @@ def test_heartbeats_keep_a_lease_alive_and_end_with_it(store: Store) -> None:
     assert files(store) == []
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("round_", range(2))
 def test_exactly_one_of_eight_takers_gets_a_lease(store: Store, round_: int) -> None:
     got = at_once(8, lambda: Leases(store).take("a"))
     assert len(got) == 1 and Leases(store).held("a")
@@ -190,7 +189,7 @@ def test_a_silent_owner_loses_its_lease_and_leaves_that_of_its_successor_alone(
 
 
 def test_an_owner_that_wakes_up_does_not_take_its_lease_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_S", 1.5)  # as if it had been suspended
+    monkeypatch.setattr(leases, "BEAT_S", 0.9)  # as if it had been suspended
     asleep = Leases(store).take("a")
     monkeypatch.setattr(leases, "BEAT_S", 0.05)
     other = Leases(store)
@@ -216,7 +215,7 @@ def test_of_takers_in_a_store_without_locks_the_last_writer_gets_the_lease(monke
     found: list[Lease | None] = []
     thread = threading.Thread(target=lambda: found.append(first.take("a")))
     thread.start()
-    time.sleep(0.1)
+    time.sleep(0.05)
     late = second.take("a")
     thread.join()
     assert found == [None] and late is not None
@@ -243,7 +242,3 @@ def test_a_lease_that_somebody_removed_is_given_back_without_a_word(
     store.filesystem.delete_file(f"{store.root}/leases/a.json")
     lease.give_back()
     assert files(store) == [] and caplog.records == []
-
-
-def test_the_machine_has_a_name() -> None:
-    assert platform.node()

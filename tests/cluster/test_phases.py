@@ -44,6 +44,7 @@ OTHER: Mapping[str, Any] = {
     "patch_size": 64, "latent": 6, "generator_width": 6, "critic_width": 3, "rough_depth": 3, "cycle_depth": 3,
     "rough_width": 3, "network": "unet", "iterations": 1, "initial": "noisy", "pair": "estimate", "estimate": "first",
     "denoiser_lr": 2e-3, "denoiser_batch_size": 3, "denoiser_depth": 4, "denoiser_width": 3, "denoiser_steps": 2.0,
+    "supervised_iterations": 2,
 }  # fmt: skip
 """Another legal value of every parameter."""
 Config: type[MethodConfig] = methods()[METHOD].Config
@@ -160,7 +161,7 @@ def test_what_a_parameter_affects_is_a_word_that_is_understood(name: str) -> Non
 
 @pytest.mark.parametrize("name", [name for name, kind in methods().items() if kind.lineage])
 def test_a_longer_training_goes_through_the_phases_of_a_shorter_one(name: str) -> None:
-    found = [[(phase.name, phase.depends, phase.share) for phase in one] for one in configurations(name)]
+    found = [[(phase.name, phase.depends) for phase in one] for one in configurations(name)]
     for shorter, longer in pairwise(found):
         assert longer[: len(shorter)] == shorter
 

@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from cluster.execution.one_training import Ended
+from cluster.execution.one_training import RUNGS, Ended
 from cluster.results.schema import DONE
 from cluster.results.store import Store
+from cluster.searching import _rungs
 from denoise_core.method import create
 from denoise_core.specification import TrialSpec
 from denoise_core.trainer import Trainer
@@ -130,13 +132,11 @@ def test_curves_of_a_phase_hold_no_scalars_of_the_one_before(whole: Store) -> No
     assert {phase for phase, _, _ in curves(whole, WANTED, "cycle")} == {"gan"}
 
 
-@pytest.mark.parametrize("cut", range(1, ENDS[-1]))
+@pytest.mark.parametrize("cut", [2, ENDS[0], 5, ENDS[1], 9])
 @pytest.mark.parametrize("more", [0, 1], ids=["same trial", "one with more iterations"])
 def test_a_stopped_training_goes_on_in_itself_and_in_another(
     cut: int, more: int, store: Store, whole: Store, steps: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if more and cut not in (2, ENDS[0], 5, ENDS[1], 9):
-        pytest.skip("the same trial is tested at every step")
     monkeypatch.setattr("cluster.execution.one_training.REPORT_S", 0.0)  # every step is reported
     assert train(trial(iterations=2 + more), store, Listener({cut: "stop"})) is Ended.STOPPED
     assert steps() == cut
@@ -149,6 +149,15 @@ def test_a_stopped_training_goes_on_in_itself_and_in_another(
     assert stored["shared_s"] == pytest.approx(sum(each[:ended]) if more else 0)
     numbers = [step for _, step, _ in curves(store, WANTED)]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.xfail(reason="searching._rungs and BoardLine.replay count the validation at phases' ends as rungs")
+def test_a_search_finds_the_rungs_of_a_stored_trial(store: Store) -> None:
+    line = Listener()
+    assert train(WANTED, store, line) is Ended.DONE
+    at = {step: value for _, step, value in curves(store, WANTED)}
+    told = {rung: at[step] for step, rung in line.heard if rung is not None}
+    assert _rungs(store, [WANTED.trial_id], len(RUNGS)) == told
 
 
 def test_a_trial_whose_phases_are_all_stored_is_evaluated_without_training(
@@ -186,7 +195,7 @@ PARTIAL = pytest.mark.xfail(reason="load_kept loads what fits before it raises, 
     ],
 )
 def test_a_gan_phase_that_was_stopped_half_way_goes_on_in_a_trial_with_another_denoiser(
-    change: dict[str, float], store: Store, steps: Counted, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], store: Store, steps: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.execution.one_training.REPORT_S", 0.0)  # every step is reported
     other = trial(iterations=1, **change)
@@ -249,7 +258,8 @@ def test_a_damaged_last_phase_is_trained_again(how: str, store: Store, whole: St
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param(one, marks=[PARTIAL] if one == "weights of another shape" else []) for one in BREAK]
+    "how",
+    ["weights missing", pytest.param("weights of another shape", marks=PARTIAL), "weights of other names", "row empty"],
 )
 def test_damage_to_a_later_phase_spares_the_one_before(how: str, store: Store, whole: Store, steps: Counted) -> None:
     train(trial(iterations=1), store)

@@ -51,7 +51,7 @@ def test_two_studies_started_together_train_every_phase_once(cluster: Cluster, t
 
 def test_the_other_study_goes_on_where_the_first_was_killed(cluster: Cluster, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    arguments = (*ONE_SEED, "--store", str(store), "--steps", "1500", "--set", "denoiser_steps=0.01")
+    arguments = (*ONE_SEED, "--store", str(store), "--steps", "800", "--set", "denoiser_steps=0.01")
     first = cluster.start("gan2gan_start.py", *arguments, "--set", "iterations=1", "--set", "initial=g2")
     wait_for(lambda: logged(store, r"trains (gan) \("))
     second = cluster.start("gan2gan_pairs.py", *arguments, "--set", "iterations=1", "--set", "pair=estimate")
@@ -62,8 +62,5 @@ def test_the_other_study_goes_on_where_the_first_was_killed(cluster: Cluster, tm
     printed = second.communicate(timeout=240)[0]
     assert second.returncode == 0, printed
     assert sorted(phases(store)) == ["g2g1", "gan"]
-    again = cluster.run("gan2gan_start.py", *arguments, "--set", "iterations=1", "--set", "initial=g2")
-    assert "0 stored, 1 to train" in again
-    assert logged(store, r"takes over (gan)") and sorted(phases(store)) == ["g2g1", "g2g1", "gan"]
-    assert logged(store, r"trains (gan) \(") == ["gan", "gan"]  # once by the first, once more after its death
+    assert logged(store, r"trains (gan) \(") == ["gan", "gan"]  # by the first, and once more after its death
     cluster.assert_free()
