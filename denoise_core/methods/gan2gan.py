@@ -193,7 +193,11 @@ class GAN2GAN(Method):
         config = self.config
         rule: SmoothRule = WaveletRule(config.window_size, config.window_stride)
         if config.rule == "variance":
-            rule = VarianceRule(mean_tolerance=config.mean_tolerance, variance_tolerance=config.variance_tolerance)
+            rule = VarianceRule(
+                size=max(VarianceRule.size, config.patch_size),
+                mean_tolerance=config.mean_tolerance,
+                variance_tolerance=config.variance_tolerance,
+            )
         return SmoothNoiseSource(
             cast(SimulatedNoiseSource, source), rule, config.patch_lambda,
             smallest=config.batch_size, limit=config.max_patches, seed=cast(SimulatedNoiseSource, source).seed,
