@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cluster.cli import Options
-from cluster.execution.one_training import RUNGS, VALIDATION
+from cluster.execution.one_training import RUNGS, VALIDATION, rung_steps
 from cluster.execution.suggestions import Outcome, SearchSettings, fits
 from cluster.plan import DataInUse, Plan, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -123,12 +123,13 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
 
 
 def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:
-    by_trial: dict[str, list[float]] = defaultdict(list)
-    for row in store.read("curves", ids).to_pylist():
-        if row["name"] == VALIDATION:
-            by_trial[row["trial_id"]].append(row["value"])
+    """What the trainings of one suggestion measured, by number of the rung over all of them."""
+    places = {one: rung_steps(row["total_steps"]) for one, row in store.trials(ids).items()}
+    order = {one: index for index, one in enumerate(ids)}
     return {
-        index * rungs + rung: value for index, one in enumerate(ids) for rung, value in enumerate(by_trial.get(one, []))
+        order[row["trial_id"]] * rungs + places[row["trial_id"]][row["step"]]: row["value"]
+        for row in store.read("curves", ids).to_pylist()
+        if row["name"] == VALIDATION and row["step"] in places.get(row["trial_id"], {})
     }
 
 

@@ -69,7 +69,8 @@ class Phase:
 
     It takes ``share`` times the recipe's steps. What a phase leaves behind can serve every training that begins alike:
     ``depends`` names the kinds of parameters (``Param.affects``) that matter from this phase on, beside ``data`` and
-    ``training`` and those of the phases before it; ``keeps`` the networks that matter after it (empty: all).
+    ``training`` and those of the phases before it; ``keeps`` the networks that matter after it (empty: all), ``uses``
+    those that :meth:`Method.enter` made for it, beside those of its groups.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Phase:
     share: float = 1.0
     depends: tuple[str, ...] = ()
     keeps: tuple[nn.Module, ...] = ()
+    uses: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)

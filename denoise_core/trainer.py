@@ -140,12 +140,15 @@ class Trainer:
         optimizers = {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
         assert self._current is not None
         state: dict[str, Any] = {"phase": self._current.phase.name, "optimizers": optimizers}
-        return Checkpoint(self.step, dict(self.method.state_dict()), state)
+        # what later phases will train is left out: a training with other networks there may go on from here
+        names = state_names(self.method, self._current.phase, ended=False)
+        weights = {name: value for name, value in self.method.state_dict().items() if name in names}
+        return Checkpoint(self.step, weights, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from ``checkpoint``, which this configuration made."""
+        """Goes on from ``checkpoint``, made by a training that is alike up to here. Raises ValueError for another."""
         stretch = next(one for one in self.stretches if one.phase.name == checkpoint.state["phase"])
-        self.method.load_state_dict(checkpoint.weights)
+        load_named(self.method, state_names(self.method, stretch.phase, ended=False), checkpoint.weights)
         self._enter(stretch, fresh=False)
         for name, state in checkpoint.state["optimizers"].items():
             self._optimizers[name].load_state_dict(state)
@@ -153,7 +156,7 @@ class Trainer:
 
     def kept(self, phase: str) -> dict[str, Tensor]:
         """What a phase that has just ended leaves to those after it, by name of the method's state."""
-        names = kept_names(self.method, self._phase(phase))
+        names = state_names(self.method, self._phase(phase), ended=True)
         return {name: value for name, value in self.method.state_dict().items() if name in names}
 
     def start_after(self, phase: str, kept: Mapping[str, Tensor]) -> None:
@@ -186,6 +189,7 @@ class Trainer:
     def _enter(self, stretch: Stretch, fresh: bool) -> None:
         if fresh:
             self.method.enter(stretch.phase.name)
+            self._logs = {}
         self._current = stretch
         self.method.train()
         groups = stretch.phase.groups
@@ -264,12 +268,15 @@ def stretches(phases: tuple[Phase, ...], steps: int) -> tuple[Stretch, ...]:
     return tuple(found)
 
 
-def kept_names(method: Method, phase: Phase) -> set[str]:
-    """The names of the state that matters after ``phase``."""
+def state_names(method: Method, phase: Phase, *, ended: bool) -> set[str]:
+    """The names of the state that matters after ``phase`` has ended, or while it goes on."""
     state = set(method.state_dict())
     if not phase.keeps:
         return state
-    kept = [name for name, module in method.named_modules() if any(module is one for one in phase.keeps)]
+    networks = list(phase.keeps)
+    if not ended:
+        networks += [*phase.uses, *(network for group in phase.groups.values() for network in group.networks)]
+    kept = [name for name, module in method.named_modules() if any(module is one for one in networks)]
     prefixes = tuple(f"{name}." for name in kept)
     # the method's own buffers, such as a phase's number, have no dot
     return {name for name in state if name.startswith(prefixes) or "." not in name}
@@ -277,9 +284,16 @@ def kept_names(method: Method, phase: Phase) -> set[str]:
 
 def load_kept(method: Method, phase: Phase, kept: Mapping[str, Tensor]) -> None:
     """Gives ``method`` the state that :meth:`Trainer.kept` made. Raises ValueError for other state."""
-    if set(kept) != kept_names(method, phase):
-        raise ValueError(f"these weights are not those of the phase {phase.name}")
-    try:
-        method.load_state_dict(dict(kept), strict=False)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+    load_named(method, state_names(method, phase, ended=True), kept)
+
+
+def load_named(method: Method, names: set[str], weights: Mapping[str, Tensor]) -> None:
+    """Loads ``weights``, which must be the state ``names`` of ``method``; else raises ValueError and loads nothing."""
+    state = method.state_dict()
+    if set(weights) != names:
+        odd = sorted(set(weights) ^ names)
+        raise ValueError(f"{len(odd)} names differ, such as {odd[0]}")
+    for name, value in weights.items():
+        if value.shape != state[name].shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)} instead of {tuple(state[name].shape)}")
+    method.load_state_dict(dict(weights), strict=False)

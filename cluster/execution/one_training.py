@@ -41,6 +41,11 @@ SHARED_EVERY = 10
 log = logging.getLogger("denoise")
 
 
+def rung_steps(steps: int) -> dict[int, int]:
+    """The rungs of a training of so many steps: step -> number of the rung."""
+    return {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
+
+
 class Ended(Enum):
     """How a training ended."""
 
@@ -161,7 +166,7 @@ class Training:
         return records is not None
 
     def _train(self, trainer: Trainer, data: LoadedData, line: Line) -> Ended:
-        rungs = {max(1, round(part * trainer.steps)): rung for rung, part in enumerate(RUNGS)}
+        rungs = rung_steps(trainer.steps)
         ends = {stretch.last for stretch in trainer.stretches} if self.chain.shares else {trainer.steps}
         order = self._replay(line, rungs, 0)
         every = max(1, trainer.steps // CURVE_POINTS)
@@ -267,7 +272,11 @@ class Training:
         found = None if self.chain.complete else self.ranks.share(self.chain.folder.load)
         if found is None:
             return
-        trainer.restore(found)
+        try:
+            trainer.restore(found)
+        except ValueError as error:  # of an older version of the code
+            log.warning("the checkpoint does not fit (%s): the phase begins anew", error)
+            return
         extra = found.state["run"]
         # a checkpoint may be another training's that began alike: the phases before this one are known already
         began = self._train_s
@@ -315,6 +324,7 @@ class Training:
             "log_path": self.log_path,
             "objective": self.objective,
             "steps": self._trainer.step if self._trainer else 0,
+            "total_steps": spec.steps,
             "parameters": self._parameters,
             "workers": self.ranks.world,
             "device": _device_name(self.device),

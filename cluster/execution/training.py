@@ -24,7 +24,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from cluster.execution.board import Task
-from cluster.execution.one_training import VALIDATION, Ended, Training
+from cluster.execution.one_training import VALIDATION, Ended, Training, rung_steps
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
@@ -98,7 +98,7 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
                 raise RuntimeError(task.error)
             stored = ranks.share(lambda: training.stored())
             if stored is not None and training.evaluate_stored(lambda: _data(task.spec, settings.data_root)):
-                line.replay(store, task.spec.trial_id, stored)
+                line.replay(store, task.spec, stored)
                 return True
             ended = training.run(_data(task.spec, settings.data_root), line)
         except Exception as error:
@@ -164,13 +164,13 @@ class BoardLine:
         """The task raised on this rank."""
         self._call("crashed", error)
 
-    def replay(self, store: Store, trial_id: str, stored: dict[str, Any]) -> None:
+    def replay(self, store: Store, spec: TrialSpec, stored: dict[str, Any]) -> None:
         """Tells the board what is stored of a trial that was finished before."""
         if self._ranks.rank == 0:
-            curve = store.read("curves", [trial_id]).to_pylist()
-            values = [row for row in curve if row["name"] == VALIDATION]
-            for rung, row in enumerate(values):
-                self._call("report", row["step"], rung, row["value"])
+            rungs = rung_steps(spec.steps)
+            for row in store.read("curves", [spec.trial_id]).to_pylist():
+                if row["name"] == VALIDATION and row["step"] in rungs:
+                    self._call("report", row["step"], rungs[row["step"]], row["value"])
             self._call("finish", DONE, stored["objective"])
 
     def _call(self, method: str, *arguments: Any) -> Any:

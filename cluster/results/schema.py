@@ -34,6 +34,7 @@ TABLES: dict[str, pa.Schema] = {
         log_path=_text,
         objective=_real,
         steps=_whole,
+        total_steps=_whole,  # of the whole training, where it ended early
         parameters=_whole,
         workers=_whole,
         device=_text,

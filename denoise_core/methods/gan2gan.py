@@ -318,7 +318,7 @@ class GAN2GAN(Method):
         return Phase(
             name, {"denoiser": group}, ("noisy",), config.patch_size, config.denoiser_batch_size,
             share=config.denoiser_steps, depends=("denoiser", *(("refined",) if number > 1 else ())),
-            keeps=(self.generator, self.rough, self.denoiser),
+            keeps=(self.generator, self.rough, self.denoiser), uses=(self.previous,) if number > 1 else (),
         )  # fmt: skip
 
     def _pair_updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:

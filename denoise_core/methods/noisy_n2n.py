@@ -8,6 +8,7 @@ of the next. By Theorem 1, in the Gaussian case, it is nearer to X than X' was i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
@@ -79,7 +80,8 @@ class NoisyN2N(DenoiserMethod):
         """One an iteration; each is a prefix of the next."""
         later = range(2, self.config.iterations + 1)
         first = self._phase(f"{ITERATION}1", (ESTIMATE, "noise", "noise2"))
-        return (first, *(self._phase(f"{ITERATION}{number}", ("noisy", "noise", "noise2")) for number in later))
+        refined = [self._phase(f"{ITERATION}{number}", ("noisy", "noise", "noise2")) for number in later]
+        return (first, *(replace(phase, uses=(self.previous,)) for phase in refined))
 
     def prepare(self, source: ImageSource) -> ImageSource:
         """Adds the first estimates: each whole clean image with one draw of N(0, sigma_0^2), neither clipped.
