@@ -13,6 +13,7 @@ os.environ["DENOISE_CACHE"] = "off"  # tests leave nothing behind in the home fo
 STUDIES = Path(__file__).parent / "studies"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes run the tests: the studies, which share a Ray cluster, beside all others, a file at a time."""
     items.sort(key=lambda item: not item.path.is_relative_to(STUDIES))  # they take longest, so they begin
