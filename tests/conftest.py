@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ["DENOISE_CACHE"] = "off"  # tests leave nothing behind in the home folder
 
 
-STUDIES = Path(__file__).parent / "studies"
+STUDIES = "tests/studies/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes run the tests: the studies, which share a Ray cluster, beside all others, a file at a time."""
-    items.sort(key=lambda item: not item.path.is_relative_to(STUDIES))  # they take longest, so they begin
-    for item in items:
-        name = "studies" if item.path.is_relative_to(STUDIES) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
+    """The studies take longest, so they begin."""
+    items.sort(key=lambda item: not item.nodeid.startswith(STUDIES))
+
+
+class TwoProcesses(LoadScopeScheduling):
+    """One process runs the studies, which share a Ray cluster, the other the rest, a file at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return STUDIES if nodeid.startswith(STUDIES) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoProcesses:
+    """See TwoProcesses."""
+    return TwoProcesses(config, log)
 
 
 @pytest.fixture(scope="session")
