@@ -61,14 +61,16 @@ def estimate(
             if found is not None:
                 seconds = {**found[0], **seconds}
                 evaluation.setdefault(spec.group_id, found[1])
-    usual = sum(seconds.values()) / len(seconds) if seconds else 0.0
+    lengths = {link.group_id: link.steps for group in groups.values() for link in group[0].spec.links}
+    known = [one for one in seconds if one in lengths]
+    usual = sum(seconds[one] for one in known) / sum(lengths[one] for one in known) if known else 0.0
     alone: dict[str, float] = {}
     shared: dict[str, float] = {}
     counted: set[str] = set()
     steps = steps_alone = 0
     for trial_id, group in sorted(groups.items(), key=lambda one: -sum(k.steps for k in plan.to_train(one[1][0]))):
         links = plan.to_train(group[0])
-        own = {link.phase_id: seconds.get(link.group_id, usual) for link in links}
+        own = {link.phase_id: seconds.get(link.group_id, usual * link.steps) for link in links}
         tested = evaluation.get(group[0].spec.group_id, 0.0)
         if plan.status(group[0]) == TRAINED:
             tested = float(plan.stored[trial_id]["eval_s"])

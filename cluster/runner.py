@@ -145,6 +145,12 @@ class Runner:
         fixed = {}
         for name, values in self.options.settings.items():
             if name in axes:
+                joint = next(axis.names for axis in self.study.axes if name in axis.names)
+                if len(joint) > 1:
+                    raise UserError(
+                        f"{self.study.name} varies {', '.join(joint)} together, so --set cannot change {name} alone: "
+                        "leave it out, or copy the script and change its axes."
+                    )
                 continue
             if len(values) > 1 and name not in searched:
                 raise UserError(
@@ -158,9 +164,11 @@ class Runner:
         """Builds each distinct training without memory for its weights, so that what cannot be trained is said now."""
         loaded = {one.contents: one for one in self.data}
         warnings: dict[str, None] = {}
-        trials = self.planner.grid(self.options.seeds[:1]) if self.options.search == "grid" else self._corners()
+        trials = self.planner.grid(self.options.seeds) if self.options.search == "grid" else self._corners()
         for trial in trials:
             spec = trial.spec
+            if spec.seed != self.options.seeds[0] and not method_class(spec.method).assumes.given:
+                continue  # only what is found in given images differs from seed to seed
             with torch.device("meta"):
                 method = create(spec.method, spec.config, spec.data.channels, spec.seed)
             source = replace(loaded[spec.contents], spec=spec.data).source(spec.seed, torch.device("cpu"))

@@ -101,7 +101,7 @@ class Trainer:
             if phase.batch % world:
                 raise UserError(
                     f"A batch of {phase.batch} cannot be divided among {world} workers: "
-                    "change batch_size (--set batch_size=N) or --workers-per-trial."
+                    f"change the batch size of the phase {phase.name} with --set, or --workers-per-trial."
                 )
         return list(dict.fromkeys(warnings))
 
@@ -147,11 +147,18 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from ``checkpoint``, made by a training that is alike up to here. Raises ValueError for another."""
-        stretch = next(one for one in self.stretches if one.phase.name == checkpoint.state["phase"])
-        load_named(self.method, state_names(self.method, stretch.phase, ended=False), checkpoint.weights)
+        stretch = next((one for one in self.stretches if one.phase.name == checkpoint.state["phase"]), None)
+        if stretch is None or set(checkpoint.state["optimizers"]) != set(stretch.phase.groups):
+            raise ValueError("its phases or optimizers are others")
+        here = self._current
         self._enter(stretch, fresh=False)
-        for name, state in checkpoint.state["optimizers"].items():
-            self._optimizers[name].load_state_dict(state)
+        try:  # the weights last: they are checked as a whole, so nothing is half-loaded
+            for name, state in checkpoint.state["optimizers"].items():
+                self._optimizers[name].load_state_dict(state)
+            load_named(self.method, state_names(self.method, stretch.phase, ended=False), checkpoint.weights)
+        except ValueError:
+            self._enter(here or stretch, fresh=False)
+            raise
         self.step = checkpoint.step
 
     def kept(self, phase: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ study = Study(
     question="Which rule finds true noise in smooth patches, GAN2GAN's wavelets or GCBD's variances?",
     method="n2c_eq4",
     axes=[grid("rule", ["wavelet", "variance"])],
-    data=GivenPhotographs(("gauss25", "gauss50", "mixa25", "mixb50", "corr25"), small=2),
+    data=GivenPhotographs(("gauss25", "gauss50", "mixb50"), small=2),
     base={"patch_lambda": "auto"},  # the paper names a lambda for each noise, chosen by the number of patches
     references=["gan2gan"],
     paper=PaperTable("gan2gan", "table2", also=("table3",)),

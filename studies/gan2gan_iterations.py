@@ -17,7 +17,7 @@ study = Study(
     data=GivenPhotographs(("gauss25", "gauss50", "mixa25", "mixb50", "corr15", "corr25")),
     base={"patch_lambda": "auto"},  # the paper names a lambda for each noise, chosen by the number of patches
     search=["generator_lr", "critic_lr", "denoiser_lr"],
-    references=["n2c_eq4", "n2c_gcbd", "dncnn_b"],
+    references=["n2c_eq4", "dncnn_b", "n2n_blind"],
     paper=PaperTable("gan2gan", "table2", also=("table3",)),
     plot=Curve(x="iterations", facet="noise"),
     control=Control("estimate", "first", {"iterations": 1}, "on the first estimates, without new ones"),

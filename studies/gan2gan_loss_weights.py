@@ -10,7 +10,7 @@ study = Study(
     method="gan2gan",
     axes=[joint(("noise_weight", "noisy_weight", "cycle_weight"), [(5, 1, 10), (1, 1, 1), (5, 1, 1), (1, 1, 10)])],
     data=GivenPhotographs(),
-    base={"iterations": 0},
+    base={"iterations": 0, "patch_lambda": "auto"},
     search=[log("noise_weight", 0.5, 20), log("noisy_weight", 0.1, 10), log("cycle_weight", 1, 50)],
     plot=Bars(x="noise_weight", facet="noise"),
 )

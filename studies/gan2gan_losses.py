@@ -10,7 +10,7 @@ study = Study(
     method="gan2gan",
     axes=[grid("variant", ["full", "no L_Z", "no L_cyc", "no sigmoid"])],
     data=GivenPhotographs(),
-    base={"iterations": 0},
+    base={"iterations": 0, "patch_lambda": "auto"},
     plot=Bars(x="variant", facet="noise"),
 )
 

@@ -3,13 +3,13 @@
 from cluster.imagery import GivenPhotographs
 from cluster.report.figures import Curve
 from cluster.report.papers import PaperTable
-from cluster.study import Study, grid
+from cluster.study import Study, joint
 
 study = Study(
     name="gan2gan_start",
     question="Does it matter whether GAN2GAN starts from g2's estimate or from the noisy image itself?",
     method="gan2gan",
-    axes=[grid("initial", ["g2", "noisy"]), grid("iterations", [0, 1, 2, 3])],
+    axes=[joint(("initial", "iterations"), [("g2", 0), *((one, j) for one in ("g2", "noisy") for j in (1, 2, 3))])],
     data=GivenPhotographs(("gauss25", "mixb50", "corr25")),
     base={"patch_lambda": "auto"},  # the paper names a lambda for each noise, chosen by the number of patches
     paper=PaperTable("gan2gan", "table2", also=("table3",)),

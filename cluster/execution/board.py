@@ -194,9 +194,13 @@ class Board:
 
         ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well.
         """
+        task, progress = self._current.pop(run), self._progress.pop(run)
+        if broken is None and status == FAILED and task.error and len(task.spec.links) > 1:
+            # it died with its worker: the phase that it was at would kill the workers of others as well
+            missing = [link.phase_id for link in task.spec.links if not self._phases.stored(link.phase_id)]
+            broken = (missing[0], task.error) if missing else None
         if broken is not None:
             self._hopeless.setdefault(*broken)
-        task, progress = self._current.pop(run), self._progress.pop(run)
         self._finished.append((task.label, task.spec.seed, status, value, time.time() - progress.started))
         if status == DONE and value is not None and not task.reference:
             self._values.setdefault(task.label, []).append(value)

@@ -30,6 +30,7 @@ BEAT_S = 3.0
 EXPIRY_S = 20.0
 """An owner that is silent for so long is taken to be dead."""
 SETTLE_S = 1.0
+WATCH_S = 0.5
 
 log = logging.getLogger("denoise")
 
@@ -58,17 +59,30 @@ class Leases:
     def take(self, name: str) -> Lease | None:
         """The lease, kept alive until it is given back; None while another owner holds it."""
         lease = Lease(self, name)
-        with self._exclusive():
+        if not self._silent(name):
+            return None
+        with self._exclusive() as locked:
             if self.held(name):
                 return None
             lease.write()
-        if self.store.local is None:
+        if not locked:
             time.sleep(SETTLE_S)
             content = self._read(name)
             if content is not None and content["owner"] != lease.owner:
                 return None
         lease.start()
         return lease
+
+    def _silent(self, name: str) -> bool:
+        """Whether nobody holds the lease; an owner on another machine is watched until that is known."""
+        content, beats = self._read(name), set()
+        while content is not None and self._alive(name, content):
+            beats.add((content["owner"], content["beat"]))
+            if content["node"] == _node() or len(beats) > 1:
+                return False
+            time.sleep(WATCH_S)
+            content = self._read(name)
+        return True
 
     def _alive(self, name: str, content: dict[str, Any]) -> bool:
         if content["node"] == _node() and not _running(content["pid"], content["started"]):
@@ -87,15 +101,20 @@ class Leases:
             return None
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[bool]:
+        """Keeps others from the leases; False where the store has no locks."""
         if self.store.local is None:
-            yield
+            yield False
             return
         folder = self.store.local / "leases"
         folder.mkdir(exist_ok=True)
         with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                locked = True
+            except OSError:  # some shared folders know no locks
+                locked = False
+            yield locked
 
 
 class Lease:
@@ -115,7 +134,7 @@ class Lease:
         """Ends the heartbeats and removes the lease, unless another has taken it over."""
         self._over.set()
         self._thread.join()
-        with self.leases._exclusive(), suppress(OSError):
+        with suppress(OSError), self.leases._exclusive():
             content = self.leases._read(self.name)
             if content is not None and content["owner"] == self.owner:
                 store = self.leases.store
@@ -150,7 +169,7 @@ def _node() -> str:
 
 
 def _running(pid: int, started: str) -> bool:
-    return _started(pid) == started
+    return bool(started) and _started(pid) == started
 
 
 def _started(pid: int) -> str:
@@ -158,6 +177,14 @@ def _started(pid: int) -> str:
 
     A process id alone may have been given to another process since.
     """
+    if not Path("/proc/self/stat").exists():  # macOS
+        try:
+            os.kill(pid, 0)
+            return "running"
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            return "running"
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

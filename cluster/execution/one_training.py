@@ -187,6 +187,7 @@ class Training:
                     points = len(self._curves)
                     if not self._advance(trainer):
                         return Ended.WAITING
+                    self._restore(trainer)
                     if len(self._curves) > points and order == "go":
                         order = self._replay(line, rungs, points)
                 lap = time.perf_counter()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ from denoise_core.trainer import Ranks
 
 START_UP_S = 12.0
 """What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
+FRESH_S = 0.5
+"""How long an answer of the store about a phase is good for."""
 SHARE = 50.0
 """A run carries so many trainings that its work is at least this many times START_UP_S: about ten minutes. Starting one
 also takes time from the runs beside it."""
@@ -81,16 +84,27 @@ class StoredPhases:
     def __init__(self, store: Store):
         self._store, self._leases = store, Leases(store)
         self._known: set[str] = set()
+        self._answers: dict[tuple[str, str], tuple[float, bool]] = {}
 
     def stored(self, phase_id: str) -> bool:
         """Whether its result is stored."""
-        if phase_id not in self._known and self._store.has("phases", phase_id):
+        if phase_id not in self._known and self._asked("phases", phase_id, partial(self._store.has, "phases")):
             self._known.add(phase_id)
         return phase_id in self._known
 
     def held(self, phase_id: str) -> bool:
         """Whether somebody is training it."""
-        return self._leases.held(phase_id)
+        return self._asked("leases", phase_id, self._leases.held)
+
+    def _asked(self, table: str, phase_id: str, ask: Callable[[str], bool]) -> bool:
+        """An answer of the store, at most FRESH_S old: many trainings ask for the same, and a store may be far away."""
+        now = time.monotonic()
+        since, answer = self._answers.get((table, phase_id), (-math.inf, False))
+        if now - since > FRESH_S:
+            with suppress(OSError):  # as last known, while the store cannot be reached
+                answer = ask(phase_id)
+            self._answers[table, phase_id] = (now, answer)
+        return answer
 
 
 class HostedBoard(Board):

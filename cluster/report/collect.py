@@ -16,7 +16,7 @@ from cluster.results.schema import DONE
 from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core.method import Deviation, method_class
-from denoise_core.specification import DataSpec, evaluation_id
+from denoise_core.specification import DataSpec, evaluation_id, specify
 
 FROM_ROW = ("error", "log_path", "train_s", "shared_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
@@ -43,7 +43,7 @@ def collect(
         measurements=_joined(store.read("measurements", done).to_pandas(), trials, keys),
         paper=study.paper,
         paper_protocol=kind.protocol,
-        like_for_like=_differences(study, cells[0]) if cells else (),
+        like_for_like=_differences(study, max(cells, key=lambda one: one.spec.steps)) if cells else (),
         deviations=_deviations(study),
         curves=_of_trainings("curves", store.read("curves", every).to_pandas(), trials),
         diagnostics=_of_trainings("diagnostics", store.read("diagnostics", every).to_pandas(), trials),
@@ -133,8 +133,10 @@ def _differences(study: Study, trial: PlannedTrial) -> tuple[str, ...]:
     if spec.data.noise_realisation != published_noise and "noise_realisation" not in trial.cell:
         kinds = {"frozen": "one frozen copy of each image", "fresh": "new noise at every step"}
         sentences.append(f"Noise: {kinds[spec.data.noise_realisation]}; the paper's code: {kinds[published_noise]}.")
-    if spec.recipe.steps != published.steps:
-        sentences.append(f"Training: {spec.recipe.steps:,} steps against {published.steps:,} in the paper's code.")
+    values = {**study.base, **{name: value for name, value in trial.cell.items() if name in kind.Config.model_fields}}
+    theirs = specify(study.method, values, spec.data, spec.contents, published, spec.seed).steps
+    if spec.steps != theirs:
+        sentences.append(f"Training: {spec.steps:,} steps against {theirs:,} in the paper's code.")
     defaults = kind.Config.build(published.config, study.method).model_dump()
     swept = {*trial.cell, *(name for axis in study.axes for name in axis.names)}
     changed = [

@@ -102,7 +102,7 @@ def _status(results: StudyResults) -> str:
     shown += [(results.budget, "budget", False), (str(ours["seed"].nunique()), "seeds", False)]
     shown += [(str(len(images)), "test images", False)] if len(images) else []
     spent = trainings["train_s"].fillna(0) - trainings["shared_s"].fillna(0)  # what several need is trained once
-    shown += [(duration(float(spent.sum())), "training time", False)]
+    shown += [(duration(float(spent.sum())), "training time of this study", False)]
     shown += [(", ".join(devices), "device", False)] if devices else []
     return strip(shown)
 

@@ -129,13 +129,14 @@ class PaperTable:
         return found[0] if found else None
 
     def lookup_anywhere(self, **keys: Key) -> PaperValue | None:
-        """The first value with these keys in this table or, failing that, in the paper's others.
+        """The value with these keys in this table or, failing that, in the paper's others; None where several fit.
 
         The references (``n2c``, ``n2n``) of an ablation are usually printed in the paper's main table.
         """
         self.load()  # an unknown table is an error even where another one would answer
         tables = sorted(self.source().tables.values(), key=lambda table: table.id != self.table)
-        return next((value for table in tables for value in table.find(**keys)), None)
+        found = next((values for table in tables if (values := table.find(**keys))), ())
+        return found[0] if len(found) == 1 else None
 
 
 def papers_folder() -> Path:

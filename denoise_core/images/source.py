@@ -56,7 +56,8 @@ class SimulatedNoiseSource:
     ``clean`` are further images, of other scenes, for the field ``clean_unpaired``; their crops are drawn by
     themselves. ``window`` maps CT images to a Hounsfield window after the noise was added.
 
-    Order and crops are the same on every device; noise is drawn on ``device``, so it repeats exactly only there.
+    Order, crops and frozen noise are the same on every device; fresh noise is drawn on ``device``, so it repeats
+    exactly only there.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SimulatedNoiseSource:
         self._sets = {"clean": images, **({"clean_unpaired": clean} if clean is not None else {})}
         self._noise, self.realisation = noise, realisation
         self.seed, self._device = seed, device
+        self.window = window
         self._view = partial(to_window, name=window) if window else _as_it_is
         self._given: frozenset[str] = frozenset()
         # Whole images by field; a frozen noisy field is added when it is first asked for.
@@ -123,7 +125,7 @@ class SimulatedNoiseSource:
 
     def identity(self, field: str) -> tuple[str | int, ...]:
         """What :meth:`whole` depends on, for a cache."""
-        return (self._sets["clean"].fingerprint, self._noise.name, self.seed, field, self._device.type)
+        return (self._sets["clean"].fingerprint, self._noise.name, self._noise.version, self.seed, field)
 
     def with_images(self, field: str, images: list[Tensor]) -> SimulatedNoiseSource:
         """The same source with one field more: whole images, one for each that is made noisy, cut at its places."""
@@ -174,10 +176,10 @@ class SimulatedNoiseSource:
 
     def _frozen(self, field: str) -> list[Tensor]:
         if field not in self._whole:
-            pairs = zip(self._sets["clean"].ids, self._whole["clean"], strict=True)
+            # on the CPU, so that given images are the same wherever they are trained on
             self._whole[field] = [
-                self._noise(clean[None], generator(self.seed, "frozen", field, image_id, device=self._device))[0]
-                for image_id, clean in pairs
+                self._noise(clean[None], generator(self.seed, "frozen", field, image_id))[0].to(self._device)
+                for image_id, clean in zip(self._sets["clean"].ids, self._sets["clean"].pixels, strict=True)
             ]
         return self._whole[field]
 

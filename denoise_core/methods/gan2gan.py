@@ -27,6 +27,7 @@ from denoise_core.diagnostics import (
     describe_patches,
     scalar,
 )
+from denoise_core.errors import UserError
 from denoise_core.images.smooth import SmoothNoiseSource
 from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, WaveletRule
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
@@ -191,6 +192,11 @@ class GAN2GAN(Method):
     def prepare(self, source: ImageSource) -> ImageSource:
         """Adds the noise of smooth patches. Raises UserError where the noisy images are not given once and for all."""
         config = self.config
+        if getattr(source, "window", ""):
+            raise UserError(
+                f"{self.name} learns additive noise from the images as they are, which a Hounsfield window would clip: "
+                "leave --set window out."
+            )
         rule: SmoothRule = WaveletRule(config.window_size, config.window_stride)
         if config.rule == "variance":
             rule = VarianceRule(
@@ -220,6 +226,8 @@ class GAN2GAN(Method):
         true = smooth.batch(size=SAMPLES, patch=patch, seed=0, step=0, fields=("noisy", "clean"))
         noise = true["noisy"] - true["clean"]
         scale = float(noise.std())
+        if scale == 0:
+            return []
         latent = torch.randn((SAMPLES, self.config.latent), generator=generator("diagnose")).to(noise.device)
         return [
             *describe_noise(TRUE, noise, scale),
@@ -232,8 +240,6 @@ class GAN2GAN(Method):
     def denoise(self, noisy: Tensor) -> Tensor:
         """The last phase's estimate, clipped to [0, 1]: g2's or the denoiser's."""
         stage = int(self.stage)
-        if stage == 0 and self.config.initial == "noisy":
-            return noisy.clamp(0, 1)
         network = self.rough if stage == 0 else self.denoiser
         if self.config.network == "dncnn":
             return network(noisy).clamp(0, 1)  # type: ignore[no-any-return]

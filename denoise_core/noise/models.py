@@ -35,6 +35,8 @@ class NoiseModel(ABC):
     example: ClassVar[str]
     whole_image: ClassVar[bool] = False
     """Whether it is made of a whole image (a scanner's), so that it cannot be drawn for a crop."""
+    version: ClassVar[int] = 1
+    """Part of what remembered results are kept by: to be raised when the same seed gives other noise."""
     name: str
     description: str
 

@@ -59,7 +59,8 @@ class OneBatch:
     def __init__(self, precision: torch.dtype = torch.float32):
         self._precision = precision
 
-    def check(self, patch: int) -> None: ...
+    def check(self, patch: int) -> list[str]:
+        return []
 
     def batch(self, **_: Any) -> dict[str, Tensor]:
         return {name: value.to(self._precision) for name, value in batch().items()}

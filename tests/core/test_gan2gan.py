@@ -70,7 +70,7 @@ def test_each_stage_denoises_with_its_own_network(initial: str) -> None:
         for stage, name in enumerate(("gan", "g2g1", "g2g2")):
             one.enter(name)
             network = one.denoiser if stage else one.rough
-            expected = noisy if initial == "noisy" and not stage else network(noisy)
+            expected = network(noisy)
             assert torch.equal(one.denoise(noisy), expected.clamp(0, 1))
             assert int(one.state_dict()["stage"]) == stage  # it travels with the weights
 
@@ -181,7 +181,7 @@ def test_a_training_resumes_bitwise_in_every_phase(variant: str, tmp_path: Any) 
 
     whole = fresh()
     list(whole.run())
-    expected = whole.method.state_dict()
+    expected = whole.kept(whole.stretches[-1].phase.name)
     for stop in range(1, 6):
         first = fresh()
         for step in first.run():
@@ -191,7 +191,7 @@ def test_a_training_resumes_bitwise_in_every_phase(variant: str, tmp_path: Any) 
         second = fresh()
         second.restore(checkpoints.load(path))
         list(second.run())
-        for name, value in second.method.state_dict().items():
+        for name, value in second.kept(second.stretches[-1].phase.name).items():
             assert torch.equal(value, expected[name]), (stop, name)
 
 

@@ -162,7 +162,7 @@ def test_two_ranks_agree_with_one_process(name: str, two_ranks: Path) -> None:
     normalised = any(isinstance(module, BatchNorm) for module in one.method.modules())
     for key, value in weights(one).items():
         if normalised:
-            assert (value.double() - first[key].double()).abs().mean() < 5e-4, key
+            assert (value.double() - first[key].double()).abs().mean() < 2e-3, key
         else:
             assert torch.allclose(value, first[key], rtol=1e-4, atol=1e-6), key
     for key, logged in one.logs().items():
