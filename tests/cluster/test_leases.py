@@ -25,6 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_S", 0.05)
     monkeypatch.setattr(leases, "EXPIRY_S", EXPIRY_S)
     monkeypatch.setattr(leases, "SETTLE_S", 0.1)
+    monkeypatch.setattr(leases, "WATCH_S", 0.1)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -243,3 +244,17 @@ def test_a_lease_that_somebody_removed_is_given_back_without_a_word(
     store.filesystem.delete_file(f"{store.root}/leases/a.json")
     lease.give_back()
     assert files(store) == [] and caplog.records == []
+
+
+def test_who_wants_the_lease_of_a_lost_machine_watches_it_and_gets_it(local: Store) -> None:
+    """As each training does, with nothing known of the lease: a new ``Leases`` sees it for the first time."""
+    with owner(local, node="another machine") as process:
+        until(lambda: files(local) == ["a.json"])
+        began = time.monotonic()
+        assert Leases(local).take("a") is None  # it beats
+        assert time.monotonic() - began < EXPIRY_S
+        process.kill()
+        process.wait()
+        got = Leases(local).take("a")
+        assert got is not None and time.monotonic() - began < 4 * EXPIRY_S
+        got.give_back()
