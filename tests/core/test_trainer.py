@@ -60,7 +60,7 @@ def whole(request: pytest.FixtureRequest) -> tuple[str, dict[str, Tensor]]:
     return request.param, result(one)
 
 
-@pytest.mark.parametrize("stop", [*range(STEPS), *(-one for one in range(1, STEPS))])
+@pytest.mark.parametrize("stop", [*range(STEPS), -1, -4])
 def test_resume_is_bitwise_at_every_step(whole: tuple[str, dict[str, Tensor]], stop: int, tmp_path: Path) -> None:
     name, expected = whole
     first = trainer(name)
@@ -68,6 +68,8 @@ def test_resume_is_bitwise_at_every_step(whole: tuple[str, dict[str, Tensor]], s
         stop += first.steps
         if len(first.stretches) == 1:
             pytest.skip("one phase: its steps are all tested")
+    elif len(first.stretches) > 1 and stop % 2:
+        pytest.skip("several phases: every other step of the first is enough")
     for step in first.run():
         if step == stop:
             break
