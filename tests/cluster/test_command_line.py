@@ -67,7 +67,7 @@ GRAY, COLOUR = np.zeros((80, 80), np.uint8), np.zeros((80, 80, 3), np.uint8)
         (["--train", "train400"], "DENOISE_DATA"),
         (["--budget", "paper"], "DENOISE_DATA"),
         (["--data-root", "/nowhere/at/all"], "The data root /nowhere/at/all is not a folder"),
-        (["--workers-per-trial", "3"], "A batch of 2 cannot be divided among 3 workers: change batch_size"),
+        (["--workers-per-trial", "3"], "A batch of 2 cannot be divided among 3 workers: change the batch size"),
         (["--search", "optuna", "--set", "validation=0"], "none are: add --set validation=12"),
         (["--address", "127.0.0.1"], "--address 127.0.0.1 is no address of a Ray cluster: it looks like HOST:6379"),
         (["--set", "noise_realisation=fresh,frozen"], "noise_realisation is no axis of this study: give one"),
