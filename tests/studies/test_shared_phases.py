@@ -36,7 +36,7 @@ def phases(store: Path) -> list[str]:
 def test_the_other_study_goes_on_where_the_first_was_killed(cluster: Cluster, tmp_path: Path) -> None:
     store = tmp_path / "store"
     arguments = (*ONE_SEED, "--store", str(store), "--steps", "800", "--set", "denoiser_steps=0.01")
-    first = cluster.start("gan2gan_start.py", *arguments, "--set", "iterations=1", "--set", "initial=g2")
+    first = cluster.start("gan2gan_pairs.py", *arguments, "--set", "iterations=1", "--set", "pair=two")
     wait_for(lambda: logged(store, r"trains (gan) \("))
     second = cluster.start("gan2gan_pairs.py", *arguments, "--set", "iterations=1", "--set", "pair=estimate")
     time.sleep(12)  # long enough to plan and to find the W-GAN in the first one's work
