@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,6 @@ from denoise_core.specification import Link, TrialSpec
 from denoise_core.trainer import Ranks, Trainer
 
 log = logging.getLogger("denoise")
-
-
-def stored_phases(store: Store, links: Sequence[Link]) -> set[str]:
-    """The ids among ``links`` whose results are stored."""
-    return {link.phase_id for link in links if store.has("phases", link.phase_id)}
 
 
 class Chain:
