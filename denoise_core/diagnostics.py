@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-GENERATED, TRUE, EXTRACTED = "generated", "true", "extracted"
-"""Names of series: noise that a method makes, the noise that was simulated, noise found in smooth patches."""
+GENERATED, TRUE, EXTRACTED, ESTIMATED = "generated", "true", "extracted", "estimated"
+"""Names of series: noise that a method makes, the noise that was simulated, noise found in smooth patches, a level of
+noise that a method estimates."""
 
 RANGE = 255.0
 BINS, WIDEST = 101, 4.0  # an odd number puts a bin around zero; 4 standard deviations hold all but 6e-5 of a Gaussian
 LAGS = 8
 SIGMA_BINS = 50  # bins from 0 to the true standard deviation of patches
+LEVELS, LEAST = 16, 500  # bins of intensity, and the pixels that one must have to be shown
 PLAIN_BIN = 0.5  # their width in units of 0 to 255 where no true value is known
 
 Array = npt.NDArray[np.float64]
@@ -145,6 +147,30 @@ def describe_patches(sigmas: Tensor, true_sigma: float | None) -> list[Diagnosti
             Diagnostic("patch_sigma", EXTRACTED, *_frequencies(values, width)),
         ]
     return found
+
+
+def describe_level(clean: Tensor, noise: Tensor, variance: Tensor, *, by_intensity: bool) -> list[Diagnostic]:
+    """The standard deviation of ``noise`` and the one that ``variance`` says, as a whole and by the clean intensity.
+
+    All (N, C, H, W), in units of [0, 1] and their square. Intensities are put into bins of a sixteenth of the range;
+    such with fewer than 500 pixels are left out. Without ``by_intensity`` only the scalars are told.
+    """
+    squares = {TRUE: _plain(noise) ** 2, ESTIMATED: _plain(variance)}
+    found = [scalar("noise_std", series, math.sqrt(values.mean()) * RANGE) for series, values in squares.items()]
+    if not by_intensity:
+        return found
+    bins = np.clip((_plain(clean) * LEVELS).astype(np.int64), 0, LEVELS - 1)
+    counts = np.bincount(bins, minlength=LEVELS)
+    kept = counts >= LEAST
+    centres = (np.arange(LEVELS) + 0.5) / LEVELS * RANGE
+    for series, values in squares.items():
+        means = np.bincount(bins, weights=values, minlength=LEVELS)[kept] / counts[kept]
+        found.append(Diagnostic("noise_level_function", series, _floats(centres[kept]), _floats(np.sqrt(means) * RANGE)))
+    return found
+
+
+def _plain(values: Tensor) -> Array:
+    return values.detach().double().cpu().numpy().ravel()  # type: ignore[no-any-return]
 
 
 def _density(values: Array, limit: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

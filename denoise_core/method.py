@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from denoise_core.config import MethodConfig
@@ -86,11 +87,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: backpropagate ``loss`` into ``group`` and step it. ``logs`` are scalars for the curves."""
+    """One optimizer step: backpropagate ``loss`` into ``group`` and step it. ``logs`` are scalars for the curves.
+
+    Where ``valid``, a single bool, is False on any rank, nothing is stepped: neither weights nor moments change.
+    """
 
     group: str
     loss: Tensor
     logs: Mapping[str, Tensor] = field(default_factory=dict)
+    valid: Tensor | None = None
 
 
 class Context:
@@ -124,6 +129,14 @@ class Context:
         """Standard normal numbers of ``shape``, whose first dimension is this rank's batch."""
         whole = (shape[0] * self.world, *shape[1:])
         return self._mine(torch.randn(whole, generator=self._generator, device=self.device))
+
+    def over_ranks(self, value: Tensor) -> Tensor:
+        """The mean over the ranks of what each has of ``value``, the same on all of them; without a gradient."""
+        mean = value.detach().clone()
+        if self.world > 1:
+            dist.all_reduce(mean)
+            mean /= self.world
+        return mean
 
     def _mine(self, whole: Tensor) -> Tensor:
         return whole.chunk(self.world)[self.rank]

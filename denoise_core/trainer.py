@@ -236,6 +236,9 @@ class Trainer:
 
     def _apply(self, group: Group, update: Update, progress: float) -> None:
         parameters, optimizer = self._parameters[update.group], self._optimizers[update.group]
+        self._logs.update(update.logs)
+        if update.valid is not None and not self._agreed(update.valid):
+            return
         for parameter in parameters:
             parameter.grad = None
         # `inputs` keeps gradients out of every other network
@@ -250,7 +253,13 @@ class Trainer:
         optimizer.step()
         if group.after is not None:
             group.after()
-        self._logs.update(update.logs)
+
+    def _agreed(self, valid: Tensor) -> bool:
+        """Whether all ranks find the update valid."""
+        agreed = valid.to(torch.uint8)
+        if self.ranks.world > 1:
+            dist.all_reduce(agreed, dist.ReduceOp.MIN)
+        return bool(agreed)
 
     def _average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         for parameter in parameters:

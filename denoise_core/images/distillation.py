@@ -1,0 +1,82 @@
+"""What D-BSN's two stages train on beside the images: sub-images of photographs, and the first stage's results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from denoise_core.errors import UserError
+from denoise_core.images.shuffle import bayer_group, split
+from denoise_core.images.source import SimulatedNoiseSource
+from denoise_core.seeding import generator
+
+BAYER_GROUPS = 4
+
+
+class DistillationSource:
+    """A source with two fields more.
+
+    ``sub``: crops of the sub-images that pixel-shuffle down-sampling by ``factor`` makes of the noisy images; crop i of
+    a batch is of Bayer phase i % 4, so that a batch holds as many of each. Only with a ``factor`` above 1.
+    ``label``: crops of what ``label`` makes of each whole noisy image, at the places of the field ``noisy``. It is
+    computed once, when it is first asked for. Only where ``label`` is given.
+
+    Both need noisy images that are given once and for all: UserError otherwise.
+    """
+
+    def __init__(self, source: SimulatedNoiseSource, factor: int, label: Callable[[Tensor], Tensor] | None):
+        if factor > 1 or label is not None:
+            source.whole("noisy")  # refuses noise that is drawn anew
+        self.source, self.factor, self._label = source, factor, label
+        self.channels = source.channels
+        more = (["sub"] if factor > 1 else []) + (["label"] if label is not None else [])
+        self.fields = source.fields | frozenset(more)
+
+    def check(self, patch: int) -> list[str]:
+        """See ImageSource."""
+        return self.source.check(patch)
+
+    def batch(self, *, size: int, patch: int, seed: int, step: int, fields: Sequence[str]) -> dict[str, Tensor]:
+        """See ImageSource."""
+        found: dict[str, Tensor] = {}
+        plain = [field for field in fields if field not in ("sub", "label")]
+        if "label" in fields:
+            found |= self._labelled.batch(size=size, patch=patch, seed=seed, step=step, fields=[*plain, "label"])
+        elif plain:
+            found |= self.source.batch(size=size, patch=patch, seed=seed, step=step, fields=plain)
+        if "sub" in fields:
+            found["sub"] = self._sub(size, patch, generator(seed, "sub", step))
+        return {field: found[field] for field in fields}
+
+    @cached_property
+    def _labelled(self) -> SimulatedNoiseSource:
+        assert self._label is not None
+        labels = [self._label(image[None])[0] for image in self.source.whole("noisy")]
+        return self.source.with_images("label", labels)
+
+    @cached_property
+    def _sub_images(self) -> list[list[Tensor]]:
+        """The sub-images (C, h, w) of each Bayer phase."""
+        groups: list[list[Tensor]] = [[] for _ in range(BAYER_GROUPS)]
+        for image in self.source.whole("noisy"):
+            for at, part in enumerate(split(image[None], self.factor)):
+                groups[bayer_group(at, self.factor)].append(part)
+        return groups
+
+    def _sub(self, size: int, patch: int, draw: torch.Generator) -> Tensor:
+        crops = []
+        for item in range(size):
+            group = self._sub_images[item % BAYER_GROUPS]
+            image = group[int(torch.randint(len(group), (), generator=draw))]
+            room = [side - patch + 1 for side in image.shape[1:]]
+            if min(room) < 1:
+                raise UserError(
+                    f"crops of {patch} pixels do not fit into sub-images of {image.shape[1]} x {image.shape[2]}, which "
+                    f"pixel_shuffle = {self.factor} makes: give patch_size of at most {min(image.shape[1:])}."
+                )
+            top, left = (int(torch.randint(one, (), generator=draw)) for one in room)
+            crops.append(image[:, top : top + patch, left : left + patch])
+        return torch.stack(crops)

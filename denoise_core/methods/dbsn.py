@@ -1,0 +1,464 @@
+"""D-BSN with unpaired distillation (Wu, Liu, Cao, Ren, Zuo: Unpaired Learning of Deep Image Denoising, ECCV 2020).
+
+Stage 1 learns from noisy images alone: a blind-spot network estimates each pixel from its neighbours (mu) with an
+uncertainty, a network of 1x1 convolutions the noise level; a Gaussian likelihood trains them, and Bayes' rule fuses mu
+with the pixel itself. Stage 2 distils a fast denoiser from two sets of pairs: clean images of other scenes with
+simulated noise of the learned level, and noisy images with the first stage's results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from denoise_core import gaussian
+from denoise_core.config import MethodConfig, Param, choice, log, uniform
+from denoise_core.diagnostics import Diagnostic, describe_level
+from denoise_core.errors import UserError
+from denoise_core.gaussian import Likelihood
+from denoise_core.images.augment import dihedral
+from denoise_core.images.distillation import BAYER_GROUPS, DistillationSource
+from denoise_core.images.shuffle import bayer_group, guided_filter, join, split
+from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.methods.dbsn_deviations import DEVIATIONS
+from denoise_core.networks.blindspot import DilatedBlindSpot
+from denoise_core.networks.mwcnn import MWCNN
+from denoise_core.networks.noise_level import MeanVariance, NoiseLevel
+from denoise_core.networks.norms import wide
+from denoise_core.schedule import Schedule, one_cycle, steps
+
+MEAN, VARIANCE, JOINT, WARM, STUDENT = "mu", "variance", "joint", "warm", "student"
+BEGUN = {MEAN: 0, VARIANCE: 1, JOINT: 1, WARM: 1, STUDENT: 2}
+"""What the networks can give from each phase on: mu, the Bayes estimate, the student's."""
+IMPLAUSIBLE = 1e8
+"""A step whose largest quadratic term is above this is skipped (the code's limit for gray images)."""
+DIAGNOSED = 32
+"""Crops that are looked at when a training has ended."""
+
+
+class DBSNConfig(MethodConfig):
+    """Hyperparameters of D-BSN. Defaults are those of the official code for gray images, but for the noise's start."""
+
+    # ---- stage 1: networks ----
+    width: int = Param(96, "channels of the blind-spot network", affects=MEAN, search=choice(16, 24, 32, 48), ge=1)
+    blocks: int = Param(8, "multi-dilation blocks of each branch; the paper says 7", affects=MEAN, ge=1)
+    wide_branch: Literal["5x5", "3x3"] = Param(
+        "5x5", "a block's widest sub-branch: one 5x5 convolution (code) or two of 3x3 (paper)", affects=MEAN,
+        paper="Fig. 3c",
+    )  # fmt: skip
+    masking: Literal["mask", "trimmed"] = Param(
+        "mask", "the first convolution: masked, or rescaled by its taps inside the image as well", affects=MEAN
+    )
+    level_width: int = Param(16, "channels of the networks of variances", affects=VARIANCE, paper="section 3.2", ge=1)
+    noise_form: Literal["homoscedastic", "heteroscedastic", "multivariate"] = Param(
+        "homoscedastic", "one noise level, one by intensity, or one covariance of three channels", affects=VARIANCE,
+        paper="section 3.2",
+    )  # fmt: skip
+    noise_start: Literal["residual", "official"] = Param(
+        "residual", "noise level at the start: root mean square of y - mu, or the code's 4.9 / 255", affects=VARIANCE
+    )
+    # ---- stage 1: training ----
+    likelihood: Literal["ordinary", "constrained"] = Param(
+        "ordinary", "Eq. 6, which the code trains with, or the paper's Eq. 8", affects=VARIANCE, paper="Eq. 6, 8"
+    )
+    trace_weight: float = Param(
+        0.1, "weight of tr(Sn^-1 Sm) beside Eq. 6: prefers noise where the residuals leave the choice",
+        affects=VARIANCE, search=uniform(0, 1), ge=0,
+    )  # fmt: skip
+    mean_steps: float = Param(1.0, "share of the steps for mu alone, by squared error", affects=MEAN, gt=0)
+    variance_steps: float = Param(
+        0.0, "share of the steps for the variances with mu fixed (the code's for colour)", affects=VARIANCE, ge=0
+    )
+    joint_steps: float = Param(1.0, "share of the steps for all networks, by the likelihood", affects=VARIANCE, ge=0)
+    lr: float = Param(3e-4, "Adam's rate for mu", affects=MEAN, paper="section 4.1", search=log(1e-4, 3e-3), gt=0, le=1)
+    joint_lr: float = Param(3e-4, "Adam's rate of the likelihood", affects=VARIANCE, search=log(1e-5, 3e-3), gt=0, le=1)
+    lr_schedule: Literal["step", "one_cycle"] = Param(
+        "step", "the code's stairs, or one cycle, in every phase", affects="training"
+    )
+    batch_size: int = Param(8, "crops a step of stage 1, over all workers", affects="training", ge=1)
+    patch_size: int = Param(96, "side of stage 1's crops in pixels", affects="training", ge=16)
+    pixel_shuffle: int = Param(
+        1, "down-sampling of photographs with correlated noise, 4 in the paper", affects="training",
+        paper="section 3.4", ge=1, le=8,
+    )  # fmt: skip
+    bayer_groups: bool = Param(
+        False, "first-stage networks of their own for each of the four Bayer phases", affects="training",
+        paper="section 3.4",
+    )  # fmt: skip
+    guided_radius: int = Param(1, "radius of the guided filter after pixel-shuffle", affects=STUDENT, ge=0, le=16)
+    guided_eps: float = Param(0.01, "penalty of the guided filter", affects=STUDENT, paper="section 3.4", gt=0)
+    # ---- stage 2 ----
+    distil: bool = Param(True, "whether stage 2 follows", affects="length")
+    distillation_lambda: float = Param(
+        0.1, "weight of noisy images with the first stage's results", affects=STUDENT, paper="Eq. 4",
+        search=log(1e-3, 10), ge=0,
+    )  # fmt: skip
+    noisy_share: float = Param(0.125, "part of a batch that is noisy images; the rest is clean ones", affects=STUDENT,
+                               search=uniform(0.05, 0.5), gt=0, lt=1)  # fmt: skip
+    disturbance: float = Param(0.1, "simulated levels vary by so much, up and down", affects=STUDENT, ge=0, lt=1)
+    labels: Literal["crop", "whole"] = Param(
+        "crop",
+        "the first stage's results: of each crop as it comes, or once of the whole given images",
+        affects=STUDENT,
+    )
+    student_widths: tuple[int, int, int] = Param((160, 256, 256), "channels of the MWCNN", affects=STUDENT)
+    student_depth: int = Param(4, "convolutions of each of its stages", affects=STUDENT, ge=1)
+    student_lr: float = Param(1e-4, "Adam's rate", affects=STUDENT, search=log(1e-5, 5e-3), gt=0, le=1)
+    student_batch_size: int = Param(32, "crops a step, over all workers", affects=STUDENT, ge=2)
+    student_patch_size: int = Param(
+        160, "side of stage 2's crops, a multiple of 8", affects=STUDENT, ge=8, multiple_of=8
+    )
+    student_steps: float = Param(1.0, "share of the steps for the student", affects=STUDENT, gt=0)
+    warm_steps: float = Param(
+        0.0, "share of the steps of a start on clean-noisy pairs, as the code's (no longer unpaired)", affects=STUDENT,
+        ge=0,
+    )  # fmt: skip
+    # ---- inference ----
+    output: Literal["student", "bayes", "mu"] = Param("student", "which estimate", affects="inference", paper="Table 1")
+    fusion_gamma: float = Param(1.0, "factor of the noise's covariance in Bayes' rule", affects="inference", gt=0, le=4)
+    noise_network: Literal["shared", "image"] = Param(
+        "shared", "one network of the noise level, or one that goes on learning on each image", affects="inference",
+        paper="section 3.2",
+    )  # fmt: skip
+    image_steps: int = Param(50, "steps of such a network on its image", affects="inference", ge=1)
+
+    @field_validator("joint_steps")
+    @classmethod
+    def _some_likelihood(cls, value: float, info: ValidationInfo) -> float:
+        if value == 0 and info.data.get("variance_steps") == 0:
+            raise ValueError("the variances must be trained in one phase at least: give joint_steps above 0")
+        return value
+
+    @field_validator("bayer_groups")
+    @classmethod
+    def _of_sub_images(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and (factor := info.data.get("pixel_shuffle", 2)) % 2:
+            raise ValueError(f"sub-images have a Bayer phase where pixel_shuffle is even, such as 4, not {factor}")
+        if value and info.data.get("batch_size", BAYER_GROUPS) % BAYER_GROUPS:
+            raise ValueError("a batch holds as many crops of each Bayer phase: give batch_size = 4, 8, 12, ...")
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _trained(cls, value: str, info: ValidationInfo) -> str:
+        if value == "student" and not info.data.get("distil", True):
+            raise ValueError("there is no student without stage 2: give output = bayes or mu, or distil = true")
+        return value
+
+
+SMALL: Mapping[str, Any] = {
+    "width": 24, "blocks": 2, "level_width": 16, "lr": 3e-3, "joint_lr": 1e-3, "lr_schedule": "one_cycle",
+    "patch_size": 64, "batch_size": 4, "student_widths": (32, 48, 64), "student_depth": 2, "student_lr": 2e-3,
+    "student_batch_size": 16, "student_patch_size": 64,
+}  # fmt: skip
+"""Networks of about a fiftieth of the size at a higher rate."""
+
+
+class Teacher(nn.Module):
+    """Stage 1's networks: mu with features, the covariance of mu, the covariance of the noise."""
+
+    def __init__(self, mean: nn.Module, features: int, channels: int, config: DBSNConfig):
+        super().__init__()
+        full = config.noise_form == "multivariate"
+        self.mean = mean
+        self.mean_variance = MeanVariance(features, channels, config.level_width, full=full)
+        self.noise_level = NoiseLevel(channels, config.level_width, config.noise_form, config.noise_start)
+
+    def noise(self, noisy: Tensor, mu: Tensor) -> Tensor:
+        """The covariance of the noise; a level by intensity takes mu for the intensity, as the code does."""
+        return self.noise_level(mu if self.noise_level.form == "heteroscedastic" else noisy)  # type: ignore[no-any-return]
+
+    def start_at(self, mean_square: Tensor) -> None:
+        """Both variances begin at the scale of the residuals."""
+        self.noise_level.start_at(mean_square)
+        self.mean_variance.scale.copy_(self.noise_level.scale)
+
+
+class DBSN(Method):
+    """See the module."""
+
+    name = "dbsn"
+    version = 1
+    title = "D-BSN"
+    lineage = "dbsn"
+    Config: ClassVar[type[MethodConfig]] = DBSNConfig
+    config: DBSNConfig
+    protocol = "dbsn"
+    assumes = Assumptions(
+        zero_mean=True, pixel_independent=True, signal_independent=False, fields=("noisy", "clean_unpaired")
+    )
+    deviations: ClassVar[tuple[Deviation, ...]] = DEVIATIONS
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "smoke": Recipe(3, {**SMALL, "width": 6, "blocks": 1, "level_width": 4, "patch_size": 32, "batch_size": 4,
+                            "student_widths": (6, 6, 6), "student_depth": 1, "student_batch_size": 4,
+                            "student_patch_size": 32, "noisy_share": 0.5, "image_steps": 2}),
+        "laptop": Recipe(500, SMALL),
+        "gpu": Recipe(10_000, {"width": 48, "blocks": 4, "lr": 1e-3, "joint_lr": 3e-4, "lr_schedule": "one_cycle",
+                               "student_lr": 4e-4, "student_patch_size": 96, "student_batch_size": 16}),
+        "paper": Recipe(600_000),
+    }  # fmt: skip
+    stage: Tensor
+
+    def __init__(self, config: DBSNConfig, channels: int):
+        super().__init__(config, channels)
+        if channels not in (1, 3):
+            raise UserError(f"{self.name} takes images of 1 or 3 channels, not {channels}.")
+        if config.noise_form == "multivariate" and channels != 3:
+            raise UserError(
+                f"{self.name}: noise_form = multivariate is a covariance of three channels, but the images are gray; "
+                "use --channels 3, or noise_form = homoscedastic or heteroscedastic."
+            )
+        count = BAYER_GROUPS if config.bayer_groups else 1
+        # those of the first phase first: their weights must not depend on what comes after them
+        means = [self._mean_network() for _ in range(count)]
+        self.teachers = nn.ModuleList(Teacher(mean, config.width, channels, config) for mean in means)
+        self.student = MWCNN(channels, config.student_widths, config.student_depth)
+        # what the weights can give so far, see BEGUN; kept with them
+        self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
+
+    def _mean_network(self) -> nn.Module:
+        config = self.config
+        return DilatedBlindSpot(
+            self.channels, config.width, config.blocks, wide_branch=config.wide_branch, masking=config.masking
+        )
+
+    # ---- phases ----
+
+    def phases(self) -> tuple[Phase, ...]:
+        """mu, then the variances (in one or two phases), then the student (from scratch or after a warm start)."""
+        config = self.config
+        found = [self._teacher_phase(MEAN, config.mean_steps, config.lr, "mean")]
+        if config.variance_steps:
+            found.append(
+                self._teacher_phase(VARIANCE, config.variance_steps, config.joint_lr, "mean_variance", "noise_level")
+            )
+        if config.joint_steps:
+            parts = ("mean", "mean_variance", "noise_level")
+            found.append(self._teacher_phase(JOINT, config.joint_steps, config.joint_lr, *parts))
+        if config.distil and config.warm_steps:
+            found.append(self._student_phase(WARM, config.warm_steps, ("noisy", "clean")))
+        if config.distil:
+            labels = ("label",) if config.labels == "whole" else ()
+            found.append(self._student_phase(STUDENT, config.student_steps, ("noisy", "clean_unpaired", *labels)))
+        return tuple(found)
+
+    def prepare(self, source: ImageSource) -> ImageSource:
+        """Adds sub-images and labels. Raises UserError where they need images that are given once and for all."""
+        whole = self.config.distil and self.config.labels == "whole"
+        simulated = cast(SimulatedNoiseSource, source)
+        return DistillationSource(simulated, self.config.pixel_shuffle, self._label if whole else None)
+
+    def enter(self, phase: str) -> None:
+        """Notes what the weights can give from now on."""
+        self.stage.fill_(BEGUN[phase])
+
+    def updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
+        """Squared error of mu, the likelihood, or the student's losses (Eq. 4)."""
+        if phase == STUDENT:
+            return self._student_updates(batch, context)
+        if phase == WARM:
+            return self._warm_updates(batch, context)
+        return self._teacher_updates(phase, batch, context)
+
+    def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
+        """The estimated noise level beside the true one, by intensity where it depends on it."""
+        if self.config.pixel_shuffle > 1 or "clean" not in source.fields:
+            return []
+        patch = self.config.patch_size
+        true = source.batch(size=DIAGNOSED, patch=patch, seed=0, step=0, fields=("noisy", "clean"))
+        teacher = cast(Teacher, self.teachers[0])
+        self.eval()
+        with torch.no_grad():
+            mu, _ = teacher.mean(true["noisy"])
+            level = teacher.noise(true["noisy"], mu).expand(-1, -1, patch, patch)
+        noise = true["noisy"] - true["clean"]
+        by_intensity = self.config.noise_form == "heteroscedastic"
+        return describe_level(true["clean"], noise, gaussian.variances(level, self.channels), by_intensity=by_intensity)
+
+    # ---- inference ----
+
+    def denoise(self, noisy: Tensor) -> Tensor:
+        """The chosen estimate, or the last one that is trained so far, clipped to [0, 1]."""
+        output = ("mu", "bayes", self.config.output)[int(self.stage)]
+        if output == "student":
+            return wide(self.student(noisy)).clamp(0, 1)
+        mean_only = output == "mu" or self.config.output == "mu"
+        return self._first_stage(noisy, "mu" if mean_only else "bayes", self.config.fusion_gamma).clamp(0, 1)
+
+    def _first_stage(self, noisy: Tensor, output: str, gamma: float) -> Tensor:
+        """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for."""
+        factor = self.config.pixel_shuffle
+        if factor == 1:
+            return self._estimate(cast(Teacher, self.teachers[0]), noisy, output, gamma)
+        parts = split(noisy, factor)
+        result = torch.empty_like(parts)
+        for number, teacher in enumerate(self.teachers):
+            mine = [
+                at
+                for at in range(len(parts))
+                if len(self.teachers) == 1 or bayer_group(at % factor**2, factor) == number
+            ]
+            for at in mine:  # one at a time: they are as large as a small image
+                result[at : at + 1] = self._estimate(cast(Teacher, teacher), parts[at : at + 1], output, gamma)
+        height, width = noisy.shape[-2:]
+        joined = join(result, factor, (height, width))
+        return guided_filter(joined, joined, self.config.guided_radius, self.config.guided_eps)
+
+    def _estimate(self, teacher: Teacher, noisy: Tensor, output: str, gamma: float) -> Tensor:
+        mu, features = (wide(one) for one in teacher.mean(noisy))
+        if output == "mu":
+            return mu
+        mean = teacher.mean_variance(features)
+        noise = teacher.noise(noisy, mu)
+        if self.config.noise_network == "image" and not self.training:
+            noise = self._noise_of_image(teacher, noisy, mu, mean)
+        return gaussian.posterior_mean(noisy, mu, mean, gamma * noise)
+
+    def _noise_of_image(self, teacher: Teacher, noisy: Tensor, mu: Tensor, mean: Tensor) -> Tensor:
+        """The noise's covariance by a copy of the network that goes on learning on these pixels."""
+        with torch.inference_mode(False), torch.enable_grad():
+            noisy, mu, mean = noisy.clone(), mu.clone(), mean.clone()
+            copied = NoiseLevel(
+                self.channels, self.config.level_width, self.config.noise_form, self.config.noise_start
+            ).to(noisy.device)
+            copied.load_state_dict({name: value.clone() for name, value in teacher.noise_level.state_dict().items()})
+            optimizer = torch.optim.Adam(copied.parameters(), lr=self.config.joint_lr)
+            shown = mu if self.config.noise_form == "heteroscedastic" else noisy
+            for _ in range(self.config.image_steps):
+                optimizer.zero_grad()
+                self._likelihood(noisy - mu, mean, copied(shown)).loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            return copied(shown).detach()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _label(self, noisy: Tensor) -> Tensor:
+        """The first stage's result for one given image, what the student is to give for it."""
+        training = self.training
+        self.eval()
+        label = self._first_stage(noisy, "bayes", 1.0)
+        self.train(training)
+        return label
+
+    # ---- stage 1 ----
+
+    def _teacher_phase(self, name: str, share: float, lr: float, *parts: str) -> Phase:
+        config = self.config
+        adam = partial(torch.optim.Adam, lr=lr, fused=True)
+        groups = {
+            f"teacher{number}": Group(tuple(getattr(teacher, part) for part in parts), adam, self._schedule())
+            for number, teacher in enumerate(self.teachers)
+        }
+        kept = tuple(cast(Teacher, one).mean for one in self.teachers) if name == MEAN else (self.teachers,)
+        return Phase(
+            name, groups, ("sub",) if config.pixel_shuffle > 1 else ("noisy",), config.patch_size, config.batch_size,
+            share=share, depends=(MEAN,) if name == MEAN else (VARIANCE,), keeps=kept,
+        )  # fmt: skip
+
+    def _schedule(self) -> Schedule:
+        return one_cycle() if self.config.lr_schedule == "one_cycle" else steps((0.2, 0.4, 0.6, 0.7, 0.8, 0.9), 0.1)
+
+    def _teacher_updates(self, phase: str, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
+        (every,) = dihedral((batch["sub" if self.config.pixel_shuffle > 1 else "noisy"],), context)
+        for number, one in enumerate(self.teachers):
+            teacher, noisy = cast(Teacher, one), every[number :: len(self.teachers)]
+            if phase == VARIANCE:
+                with torch.no_grad():
+                    mu, features = teacher.mean(noisy)
+            else:
+                mu, features = teacher.mean(noisy)
+            residual = noisy - wide(mu)
+            if phase == MEAN:
+                loss = residual.square().mean()
+                yield Update(f"teacher{number}", loss, {"squared_error": loss})
+                continue
+            first = phase == VARIANCE or not self.config.variance_steps
+            if first and context.step == 0 and self.config.noise_start == "residual":
+                teacher.start_at(context.over_ranks(residual.square().mean()))
+            with torch.autocast(noisy.device.type, enabled=False):
+                noise = teacher.noise(noisy, wide(mu))
+                found = self._likelihood(residual, teacher.mean_variance(wide(features)), noise)
+            level = gaussian.variances(noise.detach(), self.channels).mean().sqrt() * 255
+            logs = {"likelihood": found.loss, "estimated_sigma": level}
+            yield Update(f"teacher{number}", found.loss, logs, valid=found.largest < IMPLAUSIBLE)
+
+    def _likelihood(self, residual: Tensor, mean: Tensor, noise: Tensor) -> Likelihood:
+        if self.config.likelihood == "constrained":
+            return gaussian.constrained(residual, mean, noise)
+        return gaussian.ordinary(residual, mean, noise, self.config.trace_weight)
+
+    # ---- stage 2 ----
+
+    def _student_phase(self, name: str, share: float, needs: tuple[str, ...]) -> Phase:
+        config = self.config
+        adam = partial(torch.optim.Adam, lr=config.student_lr, fused=True)
+        return Phase(
+            name, {"student": Group((self.student,), adam, self._schedule())}, needs, config.student_patch_size,
+            config.student_batch_size, share=share, depends=(STUDENT,), keeps=(self.teachers, self.student),
+        )  # fmt: skip
+
+    def _warm_updates(self, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
+        noisy, clean = dihedral((batch["noisy"], batch["clean"]), context)
+        loss = (wide(self.student(noisy)) - clean).square().mean()
+        yield Update("student", loss, {"loss": loss})
+
+    def _student_updates(self, batch: Mapping[str, Tensor], context: Context) -> Iterator[Update]:
+        """Eq. 4 with means: one pass over clean crops with simulated noise and noisy crops with labels."""
+        weight = self.config.distillation_lambda
+        fields = [batch[name] for name in ("clean_unpaired", "noisy", "label") if name in batch]
+        clean, noisy, *labels = dihedral(fields, context)
+        from_noisy = spread(len(noisy), self.config.noisy_share, context)
+        simulated = self.simulate(clean, context)[~from_noisy]
+        clean, noisy = clean[~from_noisy], noisy[from_noisy]
+        if weight == 0:
+            noisy = noisy[:0]
+        given = wide(self.student(torch.cat([simulated, noisy])))
+        # sums over this rank's crops by the number in the global batch: the mean over the ranks is the global mean
+        total = context.world * len(from_noisy)
+        count = round(context.over_ranks(from_noisy.sum().float()).item() * context.world)
+        synthetic = _sum_of_means(given[: len(clean)] - clean) * context.world / (total - count)
+        loss, logs = synthetic, {"synthetic": synthetic}
+        if weight:
+            label = labels[0][from_noisy] if labels else self._label(noisy)
+            logs["distilled"] = _sum_of_means(given[len(clean) :] - label) * context.world / count
+            loss = loss + weight * logs["distilled"]
+        yield Update("student", loss, {**logs, "loss": loss})
+
+    @torch.no_grad()
+    def simulate(self, clean: Tensor, context: Context) -> Tensor:
+        """Eq. 3: clean crops (N, C, H, W) with noise of the level that the first stage gives their intensities.
+
+        One factor in 1 +- ``disturbance`` scales the deviation of each crop. With Bayer groups each pixel has the level
+        of its own phase.
+        """
+        height, width = clean.shape[-2:]
+        levels = [cast(Teacher, one).noise(clean, clean).expand(-1, -1, height, width) for one in self.teachers]
+        level = levels[0]
+        if len(levels) > 1:
+            level = level.clone()
+            for number, other in enumerate(levels):
+                level[..., number // 2 :: 2, number % 2 :: 2] = other[..., number // 2 :: 2, number % 2 :: 2]
+        factor = 1 + self.config.disturbance * (2 * context.rand((len(clean), 1, 1, 1)) - 1)
+        return clean + factor * gaussian.sample(level, context.randn(clean.shape))
+
+
+def spread(count: int, share: float, context: Context) -> Tensor:
+    """Which of this rank's ``count`` crops are among the ``share`` of the global batch, evenly spread: bool (count,).
+
+    The choice depends on the place in the global batch alone; at least one crop is chosen and one is not.
+    """
+    total = count * context.world
+    chosen = min(max(1, round(total * share)), total - 1)
+    places = torch.arange(context.rank * count, (context.rank + 1) * count)
+    found = (places + 1) * chosen // total > places * chosen // total
+    return found.to(context.device)
+
+
+def _sum_of_means(difference: Tensor) -> Tensor:
+    """The sum over crops of their mean squared differences."""
+    return difference.square().mean((1, 2, 3)).sum()
