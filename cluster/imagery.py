@@ -212,3 +212,78 @@ class Tomography:
             f"Noise of the training: {spec.noise}, simulated; the paper's training images were recorded at a quarter "
             "dose.",
         ]
+
+
+@dataclass(frozen=True)
+class UnpairedPhotographs:
+    """Photographs with simulated noise, new at every draw as published, and clean photographs of other scenes.
+
+    ``train400`` halved and ``bsd68`` where the data root has them, else the photographs bundled with scikit-image; the
+    budgets ``gpu`` and ``paper`` add ``colour`` noises on ``cbsd400_train``, tested on ``cbsd68``, ``kodak24`` and
+    ``mcmaster18``. ``smoke`` and ``laptop`` take the first noise. ``with_clean`` False leaves the clean images out,
+    ``frozen`` gives every noisy image once and for all.
+    """
+
+    noises: tuple[str, ...] = ("gauss25",)
+    colour: tuple[str, ...] = ()
+    with_clean: bool = True
+    frozen: bool = False
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        small = budget in ("smoke", "laptop")
+        realisation: Literal["fresh", "frozen"] = "frozen" if self.frozen else "fresh"
+        found = [(noise, self._gray(budget, data_root)) for noise in (self.noises[:1] if small else self.noises)]
+        if not small and _has(data_root, "cbsd400_train", "cbsd68", "kodak24", "mcmaster18"):
+            found += [(noise, self._in_colour()) for noise in self.colour]
+        return [DataSpec(noise=noise, noise_realisation=realisation, **images) for noise, images in found]
+
+    def _gray(self, budget: Budget, data_root: Path | None) -> dict[str, Any]:
+        if budget == "paper" or (budget != "smoke" and _has(data_root, "train400", "bsd68")):
+            return self._halved("train400", 200, 400, {"test": ("bsd68",), "validation": 12})
+        return self._halved("bundled_train", 5, 8, {"test": ("bundled_test",), "validation": 1})
+
+    def _in_colour(self) -> dict[str, Any]:
+        test = ("cbsd68", "kodak24", "mcmaster18")
+        return self._halved("cbsd400_train", 200, 400, {"test": test, "channels": 3, "validation": 12})
+
+    def _halved(self, name: str, half: int, count: int, others: dict[str, Any]) -> dict[str, Any]:
+        if not self.with_clean:
+            return {"train": name, **others}
+        return {"train": f"{name}[0:{half}]", "clean": f"{name}[{half}:{count}]", **others}
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        published = {("bsd68",), ("cbsd68", "kodak24", "mcmaster18")}
+        clean = f", clean images {spec.clean} instead of DIV2K and WED" if spec.clean else ""
+        sentences = [f"Training images: {spec.train} instead of ImageNet's validation images{clean}."]
+        if spec.test not in published:
+            sentences.append(f"Test images: {', '.join(spec.test)}, not the paper's.")
+        return sentences
+
+
+@dataclass(frozen=True)
+class RecordedPhotographs:
+    """Photographs with the noise that a camera recorded, and clean photographs of other scenes.
+
+    ``polyu_sample`` to learn from and ``cc15`` to test on where the data root has them; else bundled photographs with
+    correlated noise, which only stand in for them.
+    """
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        if budget == "paper" or (budget != "smoke" and _has(data_root, "polyu_sample", "cc15", "cbsd400_train")):
+            images: dict[str, Any] = {"train": "polyu_sample", "clean": "cbsd400_train[0:100]", "test": ("cc15",)}
+            return [DataSpec(noise="recorded", noise_realisation="frozen", channels=3, validation=2, **images)]
+        images = {"train": "bundled_train[0:5]", "clean": "bundled_train[5:8]", "test": ("bundled_test",)}
+        return [DataSpec(noise="corr25", noise_realisation="frozen", validation=1, **images)]
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        if spec.noise != "recorded":
+            return ["Images: bundled photographs with simulated correlated noise, not a camera's."]
+        return [f"Training images: {spec.train}, other cameras and scenes than the test's, on which the paper trains."]
+
+
+def _has(data_root: Path | None, *names: str) -> bool:
+    return data_root is not None and all((data_root / name).is_dir() for name in names)

@@ -15,6 +15,7 @@ from cluster.study import Study
 from denoise_core.config import explain
 from denoise_core.errors import UserError, nearest
 from denoise_core.method import Recipe, method_class
+from denoise_core.noise.models import RECORDED
 from denoise_core.specification import EVALUATION_FIELDS, DataSpec, Link, TrialSpec, specify
 
 CELL, REFERENCE = "cell", "reference"
@@ -108,10 +109,12 @@ class Planner:
 
     def __init__(self, study: Study, recipe: Recipe, settings: Mapping[str, Any], data: Sequence[DataInUse]):
         self.study, self.recipe, self.data = study, recipe, data
-        self.settings = {**study.base, **settings}
+        self.settings = settings
         self._references = {name: method_class(name) for name in (*study.references, *study.baselines)}
         known = {**method_class(study.method).Config.model_fields, **DataSpec.model_fields}
-        for name in (*(one for axis in study.axes for one in axis.names), *self.settings):
+        usual = (study.base, *study.by_noise.values())
+        given = [*settings, *(name for values in usual for name in values)]
+        for name in (*(one for axis in study.axes for one in axis.names), *given):
             if name not in known:
                 raise UserError(f"{study.method} has no parameter '{name}': {nearest(name, known)}.")
 
@@ -128,17 +131,21 @@ class Planner:
     def trial(self, cell: Mapping[str, Any], data: DataInUse, seed: int) -> PlannedTrial:
         """One cell with one seed."""
         fields = {name: value for name, value in cell.items() if name in DataSpec.model_fields}
-        values = {**self.settings, **{name: value for name, value in cell.items() if name not in fields}}
+        chosen = {name: value for name, value in cell.items() if name not in fields}
+        values = {**self._settings(data), **chosen}
         spec = specify(self.study.method, values, with_fields(data.spec, fields), data.contents, self.recipe, seed)
         # the configuration's own form of a value (2.0 for 2) is what reports and tables compare
         shown = {name: spec.config.get(name, value) for name, value in cell.items()}
         return PlannedTrial(spec, CELL, ", ".join(f"{name} = {show(value)}" for name, value in shown.items()), shown)
 
+    def _settings(self, data: DataInUse) -> dict[str, Any]:
+        return {**self.study.settings_for(data.spec.noise), **self.settings}
+
     def _reference(self, name: str, data: DataInUse, seed: int) -> PlannedTrial:
         method = self._references[name]
         known = method.Config.model_fields
         recipe = replace(self.recipe, config={key: one for key, one in self.recipe.config.items() if key in known})
-        values = {key: value for key, value in self.settings.items() if key in known}
+        values = {key: value for key, value in self._settings(data).items() if key in known}
         spec = specify(name, values, data.spec, data.contents, recipe, seed)
         return PlannedTrial(spec, REFERENCE, method.title, {})
 
@@ -155,7 +162,9 @@ def with_fields(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
 
 
 def change(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
-    """``spec`` with other values. Raises UserError."""
+    """``spec`` with other values; with recorded noise frozen, unless told otherwise. Raises UserError."""
+    if fields.get("noise") == RECORDED:
+        fields = {"noise_realisation": "frozen", **fields}
     try:
         return DataSpec.model_validate({**spec.model_dump(), **fields})
     except ValidationError as error:

@@ -73,6 +73,9 @@ class Study:
     ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop; for the name of an
     axis it holds the list of values that these budgets take instead.
 
+    ``by_noise`` holds settings that belong to a kind of noise, by the beginning of its name: a method may have one form
+    for each. ``--set`` overrides them, as it does ``base``.
+
     ``references`` are methods, the most telling first, that are trained beside, with the same images, steps and shared
     parameters, as lines to compare with. ``baselines`` are such lines that cost next to nothing and are always drawn.
     """
@@ -84,6 +87,7 @@ class Study:
     data: Imagery = field(default_factory=Photographs)
     base: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)
+    by_noise: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search: Sequence[str | Axis] = ()
     references: Sequence[str] = ()
     baselines: Sequence[str] = ()
@@ -102,6 +106,11 @@ class Study:
             )
         combinations = itertools.product(*(axis.settings() for axis in self.axes))
         return [{name: value for part in combination for name, value in part.items()} for combination in combinations]
+
+    def settings_for(self, noise: str) -> dict[str, Any]:
+        """``base`` and the settings of this noise."""
+        found = next((values for family, values in self.by_noise.items() if noise.startswith(family)), {})
+        return {**self.base, **found}
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Runs the study as its command line says and ends the process: 0 done, 1 failed trials, 2 bad input."""

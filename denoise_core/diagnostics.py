@@ -165,7 +165,9 @@ def describe_level(clean: Tensor, noise: Tensor, variance: Tensor, *, by_intensi
     centres = (np.arange(LEVELS) + 0.5) / LEVELS * RANGE
     for series, values in squares.items():
         means = np.bincount(bins, weights=values, minlength=LEVELS)[kept] / counts[kept]
-        found.append(Diagnostic("noise_level_function", series, _floats(centres[kept]), _floats(np.sqrt(means) * RANGE)))
+        found.append(
+            Diagnostic("noise_level_function", series, _floats(centres[kept]), _floats(np.sqrt(means) * RANGE))
+        )
     return found
 
 

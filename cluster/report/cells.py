@@ -23,8 +23,13 @@ ADDITIVE = {
     "mixa": "mixture A, s", "mixb": "mixture B, s",
     "corr": "correlated, σ", "corrn": "correlated (normalised), σ",
 }  # fmt: skip
+HETEROSCEDASTIC = {
+    "hg": "heteroscedastic", "hgt": "heteroscedastic (training code)", "hgv": "heteroscedastic (validation code)",
+}  # fmt: skip
+MULTIVARIATE = {"mg": "multivariate", "mgdraw": "multivariate (drawn for each image)"}
 DATASETS = {
     "kodak24": "Kodak24", "bsd300_test": "BSD300 test", "bsd68": "BSD68", "cbsd68": "CBSD68", "set14": "Set14",
+    "mcmaster18": "McMaster", "cc15": "CC15", "dnd": "DND",
     "sidd_validation": "SIDD validation", "sidd_benchmark": "SIDD benchmark",
     "ldct_abdomen": "the paper's CT, abdomen", "ldct_chest": "the paper's CT, chest",
     "em_synthetic": "the paper's EM",
@@ -180,11 +185,20 @@ def noise_name(noise: str) -> str:
     """``gauss5_50`` as ``Gaussian σ 5–50``; a name of another pattern as it is."""
     if (additive := re.fullmatch(r"(mixa|mixb|corrn?)(\d+(?:\.\d+)?)", noise)) is not None:
         return f"{ADDITIVE[additive[1]]} = {additive[2]}"
+    if (levels := re.fullmatch(r"(hg[tv]?)(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)", noise)) is not None:
+        return f"{HETEROSCEDASTIC[levels[1]]} α = {levels[2]}, δ = {levels[3]}"
+    if (level := re.fullmatch(r"(mg|mgdraw)(\d+(?:\.\d+)?)", noise)) is not None:
+        return f"{MULTIVARIATE[level[1]]}, {level[2]}"
+    if (entries := re.fullmatch(r"cov" + "_".join([r"(-?\d+(?:\.\d+)?)"] * 6), noise)) is not None:
+        return "multivariate, covariance {} {} {}, {} {}, {}".format(*entries.groups())
     if (dose := re.fullmatch(r"ldct(.+)", noise)) is not None:
         return f"low dose, {float(dose[1]):,.0f} photons"
     match = re.fullmatch(r"(gauss|poisson)(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?", noise)
     if match is None:
-        named = {"real": "real noise", "film": "film noise (surrogate)", "charge": "charge noise (surrogate)"}
+        named = {
+            "real": "real noise", "recorded": "recorded noise",
+            "film": "film noise (surrogate)", "charge": "charge noise (surrogate)",
+        }  # fmt: skip
         return named.get(noise, noise)
     family, symbol = ("Gaussian", "σ") if match[1] == "gauss" else ("Poisson", "λ")
     return f"{family} {symbol} {match[2]}–{match[3]}" if match[3] else f"{family} {symbol} = {match[2]}"

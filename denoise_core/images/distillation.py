@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -19,24 +20,35 @@ BAYER_GROUPS = 4
 class DistillationSource:
     """A source with two fields more.
 
-    ``sub``: crops of the sub-images that pixel-shuffle down-sampling by ``factor`` makes of the noisy images; crop i of
-    a batch is of Bayer phase i % 4, so that a batch holds as many of each. Only with a ``factor`` above 1.
+    ``sub``: crops, ``sub_patch`` pixels wide, of the sub-images that pixel-shuffle down-sampling by ``factor`` makes of
+    the noisy images; crop i of a batch is of Bayer phase i % 4, so that a batch holds as many of each. Only with a
+    ``factor`` above 1.
     ``label``: crops of what ``label`` makes of each whole noisy image, at the places of the field ``noisy``. It is
     computed once, when it is first asked for. Only where ``label`` is given.
 
     Both need noisy images that are given once and for all: UserError otherwise.
     """
 
-    def __init__(self, source: SimulatedNoiseSource, factor: int, label: Callable[[Tensor], Tensor] | None):
+    def __init__(
+        self, source: SimulatedNoiseSource, factor: int, sub_patch: int, label: Callable[[Tensor], Tensor] | None
+    ):
         if factor > 1 or label is not None:
             source.whole("noisy")  # refuses noise that is drawn anew
-        self.source, self.factor, self._label = source, factor, label
+        self.source, self.factor, self.sub_patch, self._label = source, factor, sub_patch, label
         self.channels = source.channels
         more = (["sub"] if factor > 1 else []) + (["label"] if label is not None else [])
         self.fields = source.fields | frozenset(more)
 
     def check(self, patch: int) -> list[str]:
-        """See ImageSource."""
+        """See ImageSource; raises UserError, too, where ``sub_patch`` does not fit into the sub-images."""
+        if self.factor > 1:
+            smallest = min(side for image in self.source.whole("noisy") for side in image.shape[1:])
+            if self.sub_patch > (least := math.ceil(smallest / self.factor)):
+                raise UserError(
+                    f"crops of {self.sub_patch} pixels do not fit into the sub-images that pixel_shuffle = "
+                    f"{self.factor} makes: the smallest have {least} pixels; give patch_size of at most {least}, or "
+                    "larger images."
+                )
         return self.source.check(patch)
 
     def batch(self, *, size: int, patch: int, seed: int, step: int, fields: Sequence[str]) -> dict[str, Tensor]:
@@ -72,11 +84,6 @@ class DistillationSource:
             group = self._sub_images[item % BAYER_GROUPS]
             image = group[int(torch.randint(len(group), (), generator=draw))]
             room = [side - patch + 1 for side in image.shape[1:]]
-            if min(room) < 1:
-                raise UserError(
-                    f"crops of {patch} pixels do not fit into sub-images of {image.shape[1]} x {image.shape[2]}, which "
-                    f"pixel_shuffle = {self.factor} makes: give patch_size of at most {min(image.shape[1:])}."
-                )
             top, left = (int(torch.randint(one, (), generator=draw)) for one in room)
             crops.append(image[:, top : top + patch, left : left + patch])
         return torch.stack(crops)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from denoise_core.config import MethodConfig, Param
 from denoise_core.method import Assumptions, Deviation, Recipe
-from denoise_core.methods.dbsn import DBSN, MEAN, SMALL, DBSNConfig
+from denoise_core.methods.dbsn import DBSN
+from denoise_core.methods.dbsn_config import MEAN, SMALL, DBSNConfig
 from denoise_core.networks.blindspot import RotatedBlindSpot
 
 

@@ -75,4 +75,13 @@ PROTOCOLS: dict[str, MetricProtocol] = {
         description="Prediction clipped, not rounded, peak 1; SSIM with a uniform window 7x7, sample covariance and "
         "the range of the prediction.",
     ),
+    # Evaluation code of Wu et al., D-BSN, ECCV 2020 (its SSIM there in units of 0..255).
+    "dbsn": MetricProtocol(
+        name="dbsn",
+        peak=1.0,
+        clip_prediction=True,
+        round_to_8_bit=False,
+        ssim=SSIM("gaussian", 11, 1.5, sample_covariance=False, data_range=1.0),
+        description="Prediction clipped, not rounded, peak 1; SSIM with a Gaussian window 11x11, sigma 1.5.",
+    ),
 }

@@ -6,6 +6,7 @@ that correlate.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -39,7 +40,7 @@ class NoiseLevel(nn.Module):
         outputs = 6 if form == "multivariate" else channels
         widths = [channels, *[width] * 4]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [_kaiming(nn.Conv2d(before, after, 1)), nn.ReLU(inplace=True)]
         last = nn.Conv2d(width, outputs, 1)
         if start == "residual" or form != "multivariate":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.report import cells
 from cluster.report.papers import PaperTable, papers_folder, read_paper
 from denoise_core.errors import UserError
 
@@ -57,6 +58,72 @@ def test_gan2gan_has_all_printed_cells() -> None:
     for table in tables.values():
         assert all(chain.items() <= v.keys.items() for v in table.find(method="gan2gan") if table.id != "table_s11")
         assert {value.protocol for value in table.values} == {"gan2gan"}
+
+
+def test_dbsn_has_all_printed_cells() -> None:
+    tables = PaperTable("dbsn", "table1").source().tables
+    assert {name: len(table.values) for name, table in tables.items()} == {
+        "table1": 8, "table1_references": 24, "table2": 10, "table2_references": 26,
+        "table3": 12, "table3_references": 20, "table4": 2, "table4_references": 10,
+    }  # fmt: skip
+    for name, table in tables.items():
+        assert {value.protocol for value in table.values} == {"dbsn"}
+        printed = {"psnr", "ssim"} if name.startswith("table4") else {"psnr"}
+        assert all(value.values.keys() == printed for value in table.values)
+        assert len(table.find(method="dbsn")) == (0 if name.endswith("_references") else len(table.values))
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "psnr", "ssim", "note"),
+    [
+        ("table1", {"noise": "gauss25", "output": "bayes"}, 29.12, None, ""),
+        ("table1", {"noise": "hg40_10", "output": "student", "dataset": "bsd68"}, 30.10, None, ""),
+        ("table1_references", {"noise": "gauss50", "method": "mwcnn_n2c"}, 26.53, None, ""),
+        ("table1_references", {"noise": "gauss15", "method": "gcbd"}, 31.37, None, ""),
+        ("table2", {"noise": "mg75", "output": "bayes"}, 26.48, None, ""),
+        ("table2_references", {"noise": "gauss25", "method": "cdncnn"}, 30.71, None, "looks misprinted"),
+        ("table2_references", {"noise": "hg40_10", "method": "mwcnn_n2n"}, 31.13, None, ""),
+        ("table3", {"noise": "gauss50", "dataset": "mcmaster18", "output": "student"}, 29.58, None, ""),
+        ("table3_references", {"noise": "gauss25", "dataset": "kodak24", "method": "laine19"}, 32.33, None, ""),
+        ("table4", {"dataset": "dnd", "output": "student"}, 37.93, 0.9373, "MWCNN(unpaired)"),
+        ("table4_references", {"dataset": "cc15", "method": "bm3d"}, 35.19, 0.9063, "CBM3D"),
+    ],
+)
+def test_lookup_in_dbsn(table: str, keys: dict[str, str | int], psnr: float, ssim: float | None, note: str) -> None:
+    value = PaperTable("dbsn", table).lookup(**keys)
+    assert value is not None and (value.psnr, value.ssim) == (psnr, ssim) and note in value.note
+
+
+def test_the_noises_and_sets_of_dbsn_have_names_for_people() -> None:
+    values = [value for table in PaperTable("dbsn", "table1").source().tables.values() for value in table.values]
+    for noise, dataset in {(str(value.keys["noise"]), str(value.keys["dataset"])) for value in values}:
+        assert cells.noise_name(noise) != noise and cells.dataset_name(dataset) != dataset
+    assert cells.noise_name("hg40_10") == "heteroscedastic α = 40, δ = 10"
+    assert cells.noise_name("hgv40_2.5") == "heteroscedastic (validation code) α = 40, δ = 2.5"
+    assert [cells.noise_name(noise) for noise in ("mg75", "mgdraw75")] == [
+        "multivariate, 75", "multivariate (drawn for each image), 75"
+    ]  # fmt: skip
+    assert cells.noise_name("cov9_-1_0_8_2.5_7") == "multivariate, covariance 9 -1 0, 8 2.5, 7"
+
+
+def test_dbsn_and_its_references_are_looked_up_in_one_table_and_from_one_another() -> None:
+    """A study names the paper's own tables: its cells have an output, its references only a method."""
+    own = PaperTable("dbsn", "table1", also=("table2", "table3", "table4"))
+    for noise, dataset, bayes, student, n2c, laine in (
+        ("gauss25", "bsd68", 29.12, 29.38, 29.41, 29.27),
+        ("gauss25", "cbsd68", 30.61, 31.40, 31.40, 31.35),
+    ):
+        at = {"noise": noise, "dataset": dataset}
+        outputs = [own.lookup(method="dbsn", output=output, **at) for output in ("bayes", "student", "mu")]
+        assert [value and value.psnr for value in outputs] == [bayes, student, None]
+        others = [own.lookup_anywhere(method=method, **at) for method in ("mwcnn_n2c", "laine19")]
+        assert [value and value.psnr for value in others] == [n2c, laine]
+    both = PaperTable("dbsn", "table1", also=("table1_references",))
+    reference = both.lookup(method="mwcnn_n2n", noise="hg40_10")
+    cell = both.lookup(method="dbsn", output="bayes", noise="hg40_10")
+    assert reference is not None and cell is not None and (reference.psnr, cell.psnr) == (29.53, 29.16)
+    with pytest.raises(UserError, match=r"add one of: .*output"):
+        both.lookup(method="dbsn", noise="gauss15")
 
 
 @pytest.mark.parametrize(

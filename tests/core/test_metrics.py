@@ -87,6 +87,18 @@ def test_uniform_window_equals_scikit_image(sample_covariance: bool) -> None:
     assert ssim(noisy.double(), clean.double(), settings) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_protocol_of_dbsn_clips_the_prediction_only(channels: int) -> None:
+    noisy, clean = pair(channels)
+    assert noisy.min() < 0 or noisy.max() > 1
+    a, b = noisy.clamp(0, 1).double().numpy(), clean.double().numpy()
+    result = measure(PROTOCOLS["dbsn"], noisy, clean)
+    assert result["psnr"] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1), abs=1e-9)
+    settings = {"gaussian_weights": True, "use_sample_covariance": False, "sigma": 1.5}
+    expected = structural_similarity(a, b, data_range=1, channel_axis=0, **settings)
+    assert result["ssim"] == pytest.approx(expected, abs=1e-9)
+
+
 def test_clipping_and_rounding_are_what_they_say() -> None:
     clean = torch.zeros(1, 16, 16)
     prediction = torch.full_like(clean, -0.5)
