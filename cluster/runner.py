@@ -13,8 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
 from cluster.costs import estimate, makespan
@@ -37,10 +36,9 @@ from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.study import Study
 from denoise_core.errors import UserError
 from denoise_core.images.named import load_images
-from denoise_core.method import Recipe, create, method_class
-from denoise_core.noise.models import parse_noise
+from denoise_core.method import Recipe, method_class
+from denoise_core.noise.models import RECORDED, simulated_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
-from denoise_core.trainer import Trainer
 
 OK, FAILURES = 0, 1
 
@@ -87,7 +85,10 @@ class Runner:
         given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
         given |= {name: _absolute(value) for name, value in options.data.items()}
         if "train" in given:
-            given = {**self._facts(str(given["train"]), given.get("channels")), **given}
+            facts = self._facts(str(given["train"]), given.get("channels"))
+            if given.get("transductive") and given["train"] in given.get("test", specs[0].test):
+                facts["validation"] = 0  # settings are never chosen on test images
+            given = {**facts, **given}
             if "clean" in given and "clean_unpaired" in method_class(self.study.method).assumes.fields:
                 self._check_channels(str(given["clean"]), given["channels"], str(given["train"]))
             elif specs[0].clean:
@@ -99,11 +100,10 @@ class Runner:
             raise UserError(f"{self.study.method} does not learn from clean images of other scenes: leave --clean out.")
         specs = [change(spec, given) for spec in specs]
         for spec in specs:
-            parse_noise(spec.noise)
+            simulated_noise(spec.noise)
         loaded: list[LoadedData] = []
         for spec in specs:  # the noises of a study share their images
-            differing = {"noise": spec.noise, "test_noise": spec.test_noise}
-            read = next((one for one in loaded if change(one.spec, differing) == spec), None)
+            read = next((one for one in loaded if _share_images(one.spec, spec)), None)
             loaded.append(replace(read, spec=spec) if read else load_data(spec, options.data_root))
         self._check_told_apart(specs)
         return loaded
@@ -161,20 +161,9 @@ class Runner:
         return fixed
 
     def _check_trials(self) -> None:
-        """Builds each distinct training without memory for its weights, so that what cannot be trained is said now."""
-        loaded = {one.contents: one for one in self.data}
-        warnings: dict[str, None] = {}
+        """Says now what cannot be trained, and what may go wrong."""
         trials = self.planner.grid(self.options.seeds) if self.options.search == "grid" else self._corners()
-        for trial in trials:
-            spec = trial.spec
-            if spec.seed != self.options.seeds[0] and not method_class(spec.method).assumes.given:
-                continue  # only what is found in given images differs from seed to seed
-            with torch.device("meta"):
-                method = create(spec.method, spec.config, spec.data.channels, spec.seed)
-            source = replace(loaded[spec.contents], spec=spec.data).source(spec.seed, torch.device("cpu"))
-            for warning in Trainer.check(method, source, self.options.workers):
-                warnings.setdefault(warning)
-        for warning in warnings:
+        for warning in check_trials(trials, self.data, self.options.seeds[0], self.options.workers):
             self.console.warn(warning)
 
     def _corners(self) -> list[PlannedTrial]:
@@ -339,6 +328,8 @@ class Runner:
         path = render(results, folder / f"{self._report_name()}.html")
         self.console.say("")
         self.console.say(str(judge(results)))
+        for caveat in results.caveats:
+            self.console.warn(caveat)
         failed = [one for one in plan.trials if plan.status(one) == FAILED]
         for trial in {one.spec.trial_id: one for one in failed}.values():
             row = plan.stored[trial.spec.trial_id]
@@ -381,6 +372,13 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, str) and (os.sep in value or Path(value.partition("[")[0] or ".").is_dir()):
         return str(Path(value).expanduser().absolute())
     return value
+
+
+def _share_images(one: DataSpec, other: DataSpec) -> bool:
+    """Whether they differ in simulated noise only; recorded noise asks other things of the images."""
+    noises = {"noise": other.noise, "test_noise": other.test_noise}
+    recorded = {(spec.noise == RECORDED, spec.test_noise == RECORDED) for spec in (one, other)}
+    return len(recorded) == 1 and one.model_copy(update=noises) == other
 
 
 def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:

@@ -25,11 +25,11 @@ from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
 def search_settings(study: Study, planner: Planner, data: DataInUse, options: Options, store: Store) -> SearchSettings:
     """The space, the seeds and the identity of a search. Raises UserError."""
-    if not data.spec.validation and not data.spec.validation_set:
-        raise UserError(
-            "A search chooses settings on images set aside from training, and none are: "
-            "add --set validation=12 (a number of training images)."
-        )
+    if not any(role.startswith("validation ") for role, _ in data.contents):
+        remedy = "add --set validation=12 (a number of training images)"
+        if data.spec.validation:  # of recorded images without clean versions, of which none can be set aside
+            remedy = "give recorded pairs with --set validation_set=... (a folder with noisy and gt)"
+        raise UserError(f"A search chooses settings on images set aside from training, and none are: {remedy}.")
     space = dict(_space(study, one) for one in (study.search or study.axes))
     for name in set(space) & {*method_class(study.method).Config.inference_names(), *EVALUATION_FIELDS}:
         raise UserError(

@@ -18,7 +18,7 @@ from denoise_core.method import Method
 from denoise_core.metrics.full_reference import measure, psnr
 from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import noisy_test_images
-from denoise_core.noise.models import parse_noise
+from denoise_core.noise.models import simulated_noise
 from denoise_core.specification import EVALUATION_FIELDS, LoadedData
 from denoise_core.trainer import Ranks
 
@@ -63,7 +63,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates with these inference-time values on this rank's part of the test images (every ``world``-th)."""
     method.reconfigure({name: value for name, value in params.items() if name not in EVALUATION_FIELDS})
-    noise = parse_noise(params.get("test_noise") or data.spec.noise)
+    noise = simulated_noise(params.get("test_noise") or data.spec.noise)
     protocols = tuple(dict.fromkeys((method.protocol, CANONICAL)))
     result = Evaluation([], [])
     for images in data.test:

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
+from denoise_core.images.recorded import RecordedNoiseSource
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.images.transductive import with_test_images
 from denoise_core.images.windows import to_window
 from denoise_core.method import Recipe, create, method_class
-from denoise_core.noise.models import NoiseModel, parse_noise
+from denoise_core.noise.evaluation import recorded
+from denoise_core.noise.models import RECORDED, NoiseModel, simulated_noise
 from denoise_core.seeding import generator
 from denoise_core.trainer import stretches
 
@@ -32,7 +35,7 @@ class DataSpec(BaseModel):
     train: str = Field("bundled_train", description="training images, to be made noisy: a named set or a folder")
     clean: str = Field("", description="clean images of other scenes, for methods that learn from unpaired images")
     test: tuple[str, ...] = Field(("bundled_test",), description="test images: named sets or folders", min_length=1)
-    noise: str = Field("gauss25", description="gauss25, gauss5_50, poisson30, poisson5_50, ...")
+    noise: str = Field("gauss25", description="gauss25, poisson30, ..., or recorded: images are noisy as they are")
     noise_realisation: Literal["fresh", "frozen"] = Field(
         "fresh", description="new noise at every draw, or one noisy copy of each training image"
     )
@@ -42,13 +45,30 @@ class DataSpec(BaseModel):
     validation: int = Field(0, description="training images set aside to choose settings on", ge=0)
     validation_set: str = Field("", description="images to choose settings on, instead: a named set or a folder")
     repeats: int = Field(1, description="noisy copies of each test image", ge=1)
+    transductive: bool = Field(False, description="train on the noisy versions of the test images as well")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recorded_once(cls, given: Any) -> Any:
+        """Recorded noise was given once: frozen, unless told otherwise, which is refused where it is loaded."""
+        if isinstance(given, dict) and given.get("noise") == RECORDED:
+            return {"noise_realisation": "frozen", **given}
+        return given
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later is left out where it says nothing: stored trials and searches keep their names."""
+        fields: dict[str, Any] = usual(self)
+        if not fields.get("transductive"):
+            fields.pop("transductive", None)
+        return fields
 
 
 IMAGE_SETS = ("train", "clean", "validation_set", "test")
 """Fields that name images: their contents count, not where they lie."""
 SEEN_IN_WINDOW = 0.05
 """Part of a CT slice that lies inside a window at least."""
-TRAINING_FIELDS = ("noise", "noise_realisation", "window", "channels")
+TRAINING_FIELDS = ("noise", "noise_realisation", "window", "channels", "transductive")
 """Fields of the data, beside the images, that training sees."""
 EVALUATION_FIELDS = ("test_noise",)
 """Fields of the data that training does not see: one training serves all their values."""
@@ -65,16 +85,27 @@ class LoadedData:
     clean: ImageSet | None = None
 
     @cached_property
-    def noise(self) -> NoiseModel:
-        """The noise of the training images."""
-        return parse_noise(self.spec.noise)
+    def noise(self) -> NoiseModel | None:
+        """The noise of the training images; None where it was recorded."""
+        return simulated_noise(self.spec.noise)
+
+    @cached_property
+    def seen(self) -> ImageSet:
+        """The images that training sees noisy."""
+        if not self.spec.transductive:
+            return self.train
+        return with_test_images(self.train, self.test, recorded=self.noise is None)
 
     def source(self, seed: int, device: Any) -> ImageSource:
-        """What the trainer draws from."""
+        """What the trainer draws from. Raises UserError."""
         spec = self.spec
+        if self.noise is None:
+            _check_given(spec)
+            return RecordedNoiseSource(self.seen, seed, device, clean=self.clean, window=spec.window)
         return SimulatedNoiseSource(
-            self.train, self.noise, spec.noise_realisation, seed, device, clean=self.clean, window=spec.window
-        )
+            self.seen, self.noise, spec.noise_realisation, seed, device,
+            clean=self.clean, window=spec.window, hidden=spec.transductive,
+        )  # fmt: skip
 
     @cached_property
     def contents(self) -> tuple[tuple[str, str], ...]:
@@ -85,22 +116,45 @@ class LoadedData:
 
 
 def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
-    """Reads and checks all images of ``spec``. Raises UserError."""
+    """Reads and checks all images of ``spec``. Raises UserError.
+
+    Of single images with recorded noise none are set aside: without clean versions they measure nothing.
+    """
     for noise in filter(None, (spec.noise, spec.test_noise)):
-        parse_noise(noise)
+        simulated_noise(noise)
+    _check_given(spec)
     train = load_images(spec.train, channels=spec.channels, data_root=data_root)
     clean = load_images(spec.clean, channels=spec.channels, data_root=data_root) if spec.clean else None
     validation = None
     if spec.validation_set:
         validation = load_images(spec.validation_set, channels=spec.channels, data_root=data_root)
-    elif spec.validation:
+    elif spec.validation and (spec.noise != RECORDED or train.noisy is not None):
         train, validation = train.hold_out(spec.validation)
     test = tuple(load_images(name, channels=spec.channels, data_root=data_root) for name in spec.test)
-    _check_apart(train, validation, test)
+    _check_recorded(spec, validation, test)
+    _check_apart(train, validation, test, spec.transductive)
     if clean is not None:
         _check_unpaired(clean, train, validation, test)
     _check_suitable(spec, train, *test)
     return LoadedData(spec, train, validation, test, clean)
+
+
+def _check_given(spec: DataSpec) -> None:
+    """Raises UserError where recorded noise is to be drawn anew."""
+    if spec.noise == RECORDED and spec.noise_realisation == "fresh":
+        raise UserError(
+            "recorded images have one noisy version each, so their noise cannot be drawn anew for every crop: use "
+            "--set noise_realisation=frozen."
+        )
+
+
+def _check_recorded(spec: DataSpec, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
+    """Raises UserError for single images where recorded pairs are measured, or trained on as the test images are."""
+    if validation is not None and spec.noise == RECORDED:
+        recorded(validation)
+    for one in test:
+        if (spec.test_noise or spec.noise) == RECORDED or (spec.transductive and spec.noise == RECORDED):
+            recorded(one)
 
 
 def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
@@ -108,7 +162,7 @@ def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
     for images in sets:
         image = images.pixels[0]
         for noise in {spec.noise, spec.test_noise} - {""}:
-            if (model := parse_noise(noise)).whole_image:
+            if (model := simulated_noise(noise)) is not None and model.whole_image:
                 model(image[None], generator("suitable", images.name))
         if spec.window:
             inside = ((seen := to_window(image, spec.window)) > 0) & (seen < 1)
@@ -122,9 +176,9 @@ def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
 def _check_unpaired(clean: ImageSet, train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
     """Raises UserError for clean images that are the originals of noisy ones: learning would not be unpaired."""
     others = {
-        digest: (one.name, name) for one in (train, validation, *test) if one for name, digest in one.digests.items()
+        digest: (one.name, name) for one in (train, validation, *test) if one for digest, name in one.seen.items()
     }
-    for name, digest in clean.digests.items():
+    for digest, name in clean.seen.items():
         if digest in others:
             raise UserError(
                 f"The clean image {name} of {clean.name} is also the image {others[digest][1]} of {others[digest][0]}: "
@@ -132,23 +186,35 @@ def _check_unpaired(clean: ImageSet, train: ImageSet, validation: ImageSet | Non
             )
 
 
-def _check_apart(train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
-    """Raises UserError for test sets of one name, and for test images that are trained on or chosen by."""
+def _check_apart(
+    train: ImageSet, validation: ImageSet | None, test: tuple[ImageSet, ...], transductive: bool = False
+) -> None:
+    """Raises UserError for test sets of one name, and for test images that are trained on or chosen by.
+
+    Where training is ``transductive``, test images may be among those of the training, which sees them noisy only.
+    """
     names = [one.name for one in test]
     if len(set(names)) < len(names):
         raise UserError(
             f"Two test sets are called {max(names, key=names.count)}, so their results could not be told apart: "
             "rename a folder."
         )
-    seen = {digest: (one.name, name) for one in (train, validation) if one for name, digest in one.digests.items()}
-    if validation is not None and set(train.digests.values()) & set(validation.digests.values()):
+    if validation is not None and set(train.seen) & set(validation.seen):
         raise UserError(f"Images of {validation.name} are also trained on: choose settings on other images.")
+    trained = {} if transductive else {digest: (train.name, name) for digest, name in train.seen.items()}
+    chosen = {digest: (validation.name, name) for digest, name in validation.seen.items()} if validation else {}
     for one in test:
-        for name, digest in one.digests.items():
-            if digest in seen:
+        for digest, name in one.seen.items():
+            if digest in trained:
                 raise UserError(
-                    f"The test image {name} of {one.name} is also the training image {seen[digest][1]} of "
-                    f"{seen[digest][0]}: test on other images than those that are trained on."
+                    f"The test image {name} of {one.name} is also the training image {trained[digest][1]} of "
+                    f"{trained[digest][0]}: test on other images than those that are trained on."
+                )
+            if digest in chosen:
+                raise UserError(
+                    f"The test image {name} of {one.name} is also {chosen[digest][1]} of {chosen[digest][0]}, where "
+                    "settings are chosen: choose on other images (--set validation_set=...), or on none (--set "
+                    "validation=0)."
                 )
 
 
@@ -222,7 +288,8 @@ class TrialSpec:
         return sum(link.steps for link in self.links)
 
     def _beginning(self, known: set[str], phases: list[tuple[str, int]]) -> dict[str, Any]:
-        """All that matters up to the last of ``phases``: no test image, and no parameter that comes into play later."""
+        """All that matters up to the last of ``phases``: no test image that is not trained on, and no parameter of
+        what comes later."""
         kind = method_class(self.method)
         config = {name: value for name, value in self.config.items() if kind.Config.affects(name) in known}
         return {
@@ -231,7 +298,7 @@ class TrialSpec:
             "phases": phases,
             "config": config,
             "data": self.data.model_dump(mode="json", include=set(TRAINING_FIELDS)),
-            "images": [one for one in self.contents if not one[0].startswith("test ")],
+            "images": [one for one in self.contents if self.data.transductive or not one[0].startswith("test ")],
             "recipe": {name: getattr(self.recipe, name) for name in ("precision", "channels_last", "compile")},
         }
 

@@ -14,11 +14,17 @@ from torch import Tensor
 
 from denoise_core.checkpoint import Checkpoint
 from denoise_core.errors import TrainingDiverged, UserError
+from denoise_core.images.crops import NO_CLEAN
 from denoise_core.images.source import ImageSource
 from denoise_core.method import Context, Group, Method, Phase, Recipe, Update
 
 REMEDIES = {
     "clean_unpaired": "pass --clean with clean images of other scenes, a folder or a set such as em_generated[0:12]",
+    "clean": NO_CLEAN,
+    "noisy2": (
+        "give simulated noise, for recorded images have one noisy version each, or a method that learns from single "
+        "noisy images (--references none leaves out others)"
+    ),
 }
 """What to do where the data lacks a field."""
 

@@ -9,11 +9,11 @@ from cluster.report.figures import Bars
 from cluster.study import Study, grid, joint
 
 SETTINGS = [
-    ("ordinary", 0.1, "residual", "5x5"),
     ("ordinary", 0.0, "residual", "5x5"),
+    ("ordinary", 0.1, "residual", "5x5"),
     ("ordinary", 0.0, "official", "5x5"),
-    ("constrained", 0.1, "residual", "5x5"),
-    ("ordinary", 0.1, "residual", "3x3"),
+    ("constrained", 0.0, "residual", "5x5"),
+    ("ordinary", 0.0, "residual", "3x3"),
 ]
 
 study = Study(

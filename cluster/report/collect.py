@@ -18,6 +18,10 @@ from cluster.study import Study
 from denoise_core.method import Deviation, method_class
 from denoise_core.specification import DataSpec, evaluation_id, specify
 
+TRANSDUCTIVE = (
+    "Transductive: the test images were trained on (without their clean versions), so these values are not comparable "
+    "with held-out ones."
+)
 FROM_ROW = ("error", "log_path", "train_s", "shared_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
 
@@ -44,6 +48,7 @@ def collect(
         paper=study.paper,
         paper_protocol=kind.protocol,
         like_for_like=_differences(study, max(cells, key=lambda one: one.spec.steps)) if cells else (),
+        caveats=(TRANSDUCTIVE,) if any(one.spec.data.transductive for one in plan.trials) else (),
         deviations=_deviations(study),
         curves=_of_trainings("curves", store.read("curves", every).to_pandas(), trials),
         diagnostics=_of_trainings("diagnostics", store.read("diagnostics", every).to_pandas(), trials),

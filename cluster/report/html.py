@@ -71,9 +71,11 @@ def page(results: StudyResults) -> str:
 
 
 def _header(results: StudyResults, verdict: Verdict) -> str:
+    caveats = box("Before you compare", results.caveats) if results.caveats else ""
     return (
         f'<header><div class="study">{escape(results.name)}</div><h1>{escape(results.question)}</h1>'
-        f'<p class="verdict">{prose(verdict.headline)}</p></header>{_details(verdict)}{_status(results)}'
+        f'<p class="verdict">{prose(verdict.headline)}</p></header>'
+        f"{caveats}{_details(verdict)}{_status(results)}"
     )
 
 

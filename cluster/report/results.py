@@ -77,6 +77,7 @@ class StudyResults:
     paper_protocol: str = ""
     canonical_protocol: str = "canonical"
     like_for_like: tuple[str, ...] = ()  # how this run differs from the paper's; empty: it does not
+    caveats: tuple[str, ...] = ()  # what every reader must know before comparing any value
     deviations: Sequence[Deviation] = ()
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["curves"])))
     diagnostics: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["diagnostics"])))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
+from denoise_core.images.pairs import CLEAN, NOISY, paired
 
 MAX_PIXELS = 2**28
 """Largest H*W that is decoded; a larger header is more often a mistake or a decompression bomb than an image."""
@@ -45,10 +46,15 @@ def load_folder(path: Path | str, channels: int | None = None, *, skip: Sequence
     without its suffix. ``channels=1`` makes colour gray with :data:`GRAY_WEIGHTS`, ``channels=3`` repeats gray, None
     keeps the files as they are. ``skip`` names files that are left out.
 
+    A folder without images, but with two folders ``noisy`` and ``gt`` of files of the same names, holds recorded pairs:
+    those of ``gt`` are the images, the others their ``noisy`` versions.
+
     Raises UserError for a folder, a file or a mixture of files that cannot be used.
     """
     folder = Path(path)
     _check_channels(channels)
+    if _holds_pairs(folder):
+        return paired(folder, *(load_folder(folder / part, channels, skip=skip) for part in (CLEAN, NOISY)))
     files = _image_files(folder, skip)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # the decoders release the GIL
         images = _within_memory(folder, len(files), pool.map(_read_file, files))
@@ -71,14 +77,24 @@ def _check_channels(channels: int | None) -> None:
         raise UserError(f"images can have 1 or 3 channels, not {channels}; use --channels 1 or --channels 3.")
 
 
+def _holds_pairs(folder: Path) -> bool:
+    """Images that lie in the folder itself go before its sub-folders, as in any other folder."""
+    return all((folder / part).is_dir() for part in (CLEAN, NOISY)) and not _candidates(folder)
+
+
+def _candidates(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in READERS and file.is_file()]
+
+
 def _image_files(folder: Path, skip: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"the image folder {folder} does not exist or is not a folder; give the path of a folder.")
-    found = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in READERS and file.is_file()]
+    found = _candidates(folder)
     files = [file for file in found if not file.name.startswith(".") and file.name not in skip]
     if not files:
         raise UserError(
-            f"the folder {folder} holds no images; it must directly contain files that end in {', '.join(READERS)}."
+            f"the folder {folder} holds no images; it must directly contain files that end in {', '.join(READERS)}, "
+            f"or else recorded pairs in two folders, {NOISY} and {CLEAN}."
         )
     seen: dict[str, Path] = {}
     for file in files:

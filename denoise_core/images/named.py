@@ -33,6 +33,9 @@ class NamedSet:
     instead: str = ""
 
 
+OWN_PAIRS = "a folder of your own that holds the folders noisy and gt"
+"""What does instead of recorded pairs."""
+
 KNOWN: dict[str, NamedSet] = {
     "train400": NamedSet(1, "train", "400 gray crops 180x180 of BSDS500 photographs"),
     "cbsd400_train": NamedSet(3, "train", "400 colour BSDS500 photographs without the BSDS300 test images"),
@@ -50,6 +53,15 @@ KNOWN: dict[str, NamedSet] = {
     "set14_rgb12": NamedSet(
         3, "test", "Set14 as Neighbor2Neighbor uses it", folder="set14", skip_in_colour=("bridge.png", "man.png")
     ),
+    "cc15": NamedSet(3, "test", "15 recorded pairs of three cameras, 512x512 (Cross-Channel)", instead=OWN_PAIRS),
+    "polyu_sample": NamedSet(3, "test", "20 recorded pairs of five cameras, 512x512, JPEG", instead=OWN_PAIRS),
+    "sidd_sample": NamedSet(3, "test", "one recorded pair of a smartphone, 256x256", instead=OWN_PAIRS),
+    "w2s": NamedSet(
+        1, "test", "15 recorded pairs of a microscope, white noise", folder="wf_sample/w2s", instead=OWN_PAIRS
+    ),
+    "fmd": NamedSet(
+        1, "test", "3 recorded pairs of a microscope, correlated noise", folder="wf_sample/fmd", instead=OWN_PAIRS
+    ),
 }
 
 INDEX = r"-?\d{1,9}"
@@ -63,7 +75,8 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     A name of :data:`KNOWN` or any other sub-folder of ``data_root`` that holds images is a set. A text that contains a
     path separator, or else is an existing folder, is a path. ``channels=None`` means the default of a known set (1 for
     the bundled and generated sets) and the files' own number otherwise. In colour the gray files of a set are skipped,
-    which is logged: bridge.png in set14.
+    which is logged: bridge.png in set14. ``cc15``, ``polyu_sample``, ``sidd_sample``, ``w2s`` and ``fmd`` are recorded
+    pairs, as is any folder with ``noisy`` and ``gt``.
 
     A selection may follow, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order
     as in Python, each image at most once. It becomes part of the set's name. A folder whose own name ends in brackets

@@ -79,7 +79,7 @@ class DBSN(Method):
         "smoke": Recipe(3, {**SMALL, "width": 6, "blocks": 1, "level_width": 4, "patch_size": 32, "batch_size": 4,
                             "student_widths": (6, 6, 6), "student_depth": 1, "student_batch_size": 4,
                             "student_patch_size": 32, "noisy_share": 0.5, "image_steps": 2}),
-        "laptop": Recipe(500, SMALL),
+        "laptop": Recipe(300, SMALL),
         "gpu": Recipe(10_000, {"width": 48, "blocks": 4, "lr": 1e-3, "joint_lr": 3e-4, "lr_schedule": "one_cycle",
                                "student_lr": 4e-4, "student_patch_size": 96, "student_batch_size": 16}),
         "paper": Recipe(600_000),
@@ -117,7 +117,7 @@ class DBSN(Method):
         found = [self._teacher_phase(MEAN, config.mean_steps, config.lr, "mean")]
         if config.variance_steps:
             found.append(
-                self._teacher_phase(VARIANCE, config.variance_steps, config.joint_lr, "mean_variance", "noise_level")
+                self._teacher_phase(VARIANCE, config.variance_steps, config.variance_lr, "mean_variance", "noise_level")
             )
         if config.joint_steps:
             parts = ("mean", "mean_variance", "noise_level")

@@ -40,7 +40,7 @@ class DBSNConfig(MethodConfig):
         "ordinary", "Eq. 6, which the code trains with, or the paper's Eq. 8", affects=VARIANCE, paper="Eq. 6, 8"
     )
     trace_weight: float = Param(
-        0.1, "weight of tr(Sn^-1 Sm) beside Eq. 6: prefers noise where the residuals leave the choice",
+        0.0, "weight of tr(Sn^-1 Sm) beside Eq. 6: prefers noise where the residuals leave the choice",
         affects=VARIANCE, search=uniform(0, 1), ge=0,
     )  # fmt: skip
     mean_steps: float = Param(1.0, "share of the steps for mu alone, by squared error", affects=MEAN, gt=0)
@@ -50,6 +50,9 @@ class DBSNConfig(MethodConfig):
     joint_steps: float = Param(1.0, "share of the steps for all networks, by the likelihood", affects=VARIANCE, ge=0)
     lr: float = Param(3e-4, "Adam's rate for mu", affects=MEAN, paper="section 4.1", search=log(1e-4, 3e-3), gt=0, le=1)
     joint_lr: float = Param(3e-4, "Adam's rate of the likelihood", affects=VARIANCE, search=log(1e-5, 3e-3), gt=0, le=1)
+    variance_lr: float = Param(
+        3e-4, "Adam's rate for the variances alone", affects=VARIANCE, search=log(1e-4, 1e-2), gt=0, le=1
+    )
     lr_schedule: Literal["step", "one_cycle"] = Param(
         "step", "the code's stairs, or one cycle, in every phase", affects="training"
     )
@@ -125,7 +128,7 @@ class DBSNConfig(MethodConfig):
 
 
 SMALL: Mapping[str, Any] = {
-    "width": 24, "blocks": 2, "level_width": 16, "lr": 3e-3, "joint_lr": 1e-3, "lr_schedule": "one_cycle",
+    "width": 24, "blocks": 2, "level_width": 16, "lr": 3e-3, "joint_lr": 2e-3, "joint_steps": 1.5, "student_steps": 1.5, "lr_schedule": "one_cycle",
     "patch_size": 64, "batch_size": 4, "student_widths": (32, 48, 64), "student_depth": 2, "student_lr": 2e-3,
     "student_batch_size": 16, "student_patch_size": 64,
 }  # fmt: skip

@@ -129,8 +129,21 @@ def _pointwise(width_in: int, width_out: int) -> list[nn.Module]:
     return [nn.Conv2d(width_in, width_out, 1), nn.ReLU(inplace=True)]
 
 
+class _DilatedConv2d(nn.Conv2d):
+    """A dilated convolution that keeps the size and is right in bfloat16 on every CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        if input.device.type == "cpu" and (input.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
+            # PyTorch 2.13 on CPUs with AVX-512 but no AMX (try ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16): if input or
+            # weight is channels_last, the backward pass in bfloat16 gives wrong gradients, NaN or a segmentation
+            # fault, for widths above 16 that are no multiples of 16. Contiguous memory gives the right ones.
+            input, weight = input.contiguous(), weight.contiguous()
+        return self._conv_forward(input, weight, self.bias)  # type: ignore[no-any-return]
+
+
 def _dilated(width: int, kernel: int, dilation: int) -> nn.Sequential:
-    convolution = nn.Conv2d(width, width, kernel, padding=kernel // 2 * dilation, dilation=dilation)
+    convolution = _DilatedConv2d(width, width, kernel, padding=kernel // 2 * dilation, dilation=dilation)
     return nn.Sequential(convolution, nn.ReLU(inplace=True))
 
 

@@ -23,6 +23,9 @@ from denoise_core.errors import UserError, nearest
 NUMBER = r"-?\d+(?:\.\d+)?"
 """A level inside a name. The sign is matched so that a negative level gets its own error."""
 
+RECORDED = "recorded"
+"""The name of noise that is not simulated: images are noisy as they are."""
+
 
 class NoiseModel(ABC):
     """A family of random degradations y of clean images x, with numbers filled in.
@@ -146,4 +149,9 @@ def parse_noise(name: str) -> NoiseModel:
         if match := re.fullmatch(family.pattern, name):
             return family.from_match(match)
     examples = [example for family in noise_families() for example in family.example.split(" or ")]
-    raise UserError(f"unknown noise {name!r}: {nearest(name, examples)} (with levels of your choice).")
+    raise UserError(f"unknown noise {name!r}: {nearest(name, [*examples, RECORDED])} (with levels of your choice).")
+
+
+def simulated_noise(name: str) -> NoiseModel | None:
+    """The noise model of a name, None for :data:`RECORDED` noise. Raises UserError as :func:`parse_noise` does."""
+    return None if name == RECORDED else parse_noise(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pytest
@@ -42,8 +42,13 @@ def with_padding(network: nn.Module, mode: Literal["reflect", "replicate"]) -> N
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded_and_single_threaded() -> Iterator[None]:
+    """Threads hinder each other in networks this small: ten times slower where other work runs beside the tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -163,11 +168,29 @@ def test_initialisation_and_state() -> None:
 
 
 def test_bfloat16_channels_last_is_close_to_float32() -> None:
-    network = DilatedBlindSpot(1, 24, 2)
+    network = DilatedBlindSpot(1, 24, 1)
+    noisy = torch.rand(2, 1, 16, 16)
+
+    def gradients(*, low: bool) -> Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            mu = network(noisy.contiguous(memory_format=torch.channels_last) if low else noisy)[0]
+        mu.float().square().mean().backward()
+        return torch.cat([value.grad.flatten() for value in network.parameters() if value.grad is not None])
+
+    expected = gradients(low=False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    noisy = torch.rand(2, 1, 32, 32).contiguous(memory_format=torch.channels_last)
-    expected = network(noisy)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        found = network(noisy)[0]
-    found.float().square().mean().backward()
-    assert (found - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert (gradients(low=True) - expected).norm() < 0.2 * expected.norm()
+
+
+def test_dilated_convolutions_leave_channels_last_in_bfloat16() -> None:
+    """Their backward pass would be wrong on some CPUs, not on all: see the network."""
+    network = DilatedBlindSpot(1, 24, 1)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dilated = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.dilation[0] > 1]
+    assert len(dilated) == 4
+    hidden = torch.rand(2, 24, 8, 8).contiguous(memory_format=torch.channels_last)
+    for convolution in dilated:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert convolution(hidden).is_contiguous()
+        assert convolution(hidden).is_contiguous(memory_format=torch.channels_last)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from denoise_core.errors import UserError
+from denoise_core.images import smooth_rules
 from denoise_core.images.patches import (
     Scored,
     SmoothPatches,
@@ -62,7 +64,7 @@ def test_shared_transform_equals_a_transform_of_each_window(
     rule, image = WaveletRule(size, stride), structured((channels, size + extra[0], size + extra[1]), seed)
     expected = plain_scores(rule, image)
     assert expected.shape == (extra[0] // stride + 1, extra[1] // stride + 1)
-    torch.testing.assert_close(rule.scores(image), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(rule.scores([image])[0], expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
@@ -70,12 +72,12 @@ def test_defaults_keep_the_same_patches_in_strips_and_far_from_zero(
     offset: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = structured((1, 301, 261), 3) + offset
-    fast, plain = WaveletRule().scores(image), plain_scores(WaveletRule(), image)
+    fast, plain = WaveletRule().scores([image])[0], plain_scores(WaveletRule(), image)
     assert fast.shape == (9, 7)
     for threshold in (0.0075, 0.01, 0.015, 0.03, 0.1, 0.42):
         assert torch.equal(fast <= threshold, plain <= threshold)
     monkeypatch.setattr("denoise_core.images.smooth_rules.STRIP", 1)
-    torch.testing.assert_close(WaveletRule().scores(image), fast, rtol=1e-6, atol=0)
+    torch.testing.assert_close(WaveletRule().scores([image])[0], fast, rtol=1e-6, atol=0)
 
 
 @settings(max_examples=15, deadline=None)
@@ -91,7 +93,7 @@ def test_variance_rule_equals_a_literal_loop(
 ) -> None:
     rule = VarianceRule(16, stride, *sub, mean_tolerance=0.15, variance_tolerance=0.9)
     image = structured((channels, 16 + extra[0], 16 + extra[1]), seed)
-    result = rule.scores(image)
+    result = rule.scores([image])[0]
     for (i, j), score in np.ndenumerate(result.numpy()):
         window = image[:, i * stride : i * stride + 16, j * stride : j * stride + 16].double().numpy()
         assert score == (0 if all(literally_smooth(channel, rule) for channel in window) else math.inf)
@@ -111,8 +113,68 @@ def literally_smooth(window: np.ndarray, rule: VarianceRule) -> bool:
 def test_variance_rule_tells_flat_from_structure() -> None:
     image = structured((1, 256, 256), 1)
     image[:, :128, :128] = 0.5 + 0.01 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
-    accepted = VarianceRule(variance_tolerance=0.5).scores(image) == 0
+    accepted = VarianceRule(variance_tolerance=0.5).scores([image])[0] == 0
     assert accepted[:3, :3].all() and 9 <= accepted.sum() < accepted.numel()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    stride=st.integers(1, 13),
+    channels=st.sampled_from([1, 3]),
+    extra=st.tuples(st.integers(0, 31), st.integers(0, 31)),
+    count=st.integers(2, 6),
+    colour_last=st.booleans(),
+)
+def test_images_have_the_same_scores_together_as_alone(
+    stride: int, channels: int, extra: tuple[int, int], count: int, colour_last: bool
+) -> None:
+    images = [structured((channels, 16 + extra[0], 16 + extra[1]), seed) for seed in range(count)]
+    if colour_last:  # as files are decoded
+        images = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+    for rule in (WaveletRule(16, stride), VarianceRule(16, stride, 4, 4, 0.15, 0.9)):
+        assert torch.equal(rule.scores(images), torch.cat([rule.scores([image]) for image in images]))
+
+
+def test_images_of_mixed_sizes_keep_their_order_and_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(1, 24, 32), (1, 32, 24), (1, 24, 32), (1, 40, 40), (1, 24, 32), (1, 32, 24)]
+    images = [structured(shape, seed) for seed, shape in enumerate(shapes)]
+    images[2][:, :8, 24:] = 2  # saturated, in one of three that are alike
+    alone = [scored([image]) for image in images]
+    assert alone[2].scores.isinf().tolist() == [False, False, True, False, False, False]
+    for most in (1, 2000, 10**6):  # one image, three images, all at once
+        monkeypatch.setattr("denoise_core.images.patches.BATCH", most)
+        found = scored(images)
+        assert torch.equal(found.scores, torch.cat([one.scores for one in alone]))
+        assert torch.equal(found.places[:, 1:], torch.cat([one.places[:, 1:] for one in alone]))
+        assert found.places[:, 0].tolist() == [index for index, one in enumerate(alone) for _ in range(len(one))]
+
+
+def test_few_images_are_kept_and_few_pixels_transformed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most, transformed = 0, []
+
+    def read() -> Iterator[Tensor]:
+        nonlocal most
+        for seed in range(40):
+            image = structured((1, 32, 32), seed)
+            alive.add(image)
+            most = max(most, len(alive))
+            yield image
+
+    def watched(planes: Sequence[Tensor], middles: Tensor) -> Tensor:
+        transformed.append(sum(plane.numel() for plane in planes))
+        return haar(planes, middles)
+
+    haar = smooth_rules._haar
+    monkeypatch.setattr("denoise_core.images.patches.BATCH", 8 * 32 * 32)
+    monkeypatch.setattr(smooth_rules, "STRIP", 3 * 32 * 32)
+    monkeypatch.setattr(smooth_rules, "_haar", watched)
+    found = extract(read(), [f"image{i}" for i in range(40)], WaveletRule(16, 8), cache_parts=None)
+    assert len(found) == 40 * 9 and 2 < most <= 9  # a batch, and the image that is being read
+    assert transformed == 5 * [3 * 32 * 32, 3 * 32 * 32, 2 * 32 * 32]
+    monkeypatch.setattr(smooth_rules, "STRIP", 300)  # a part of an image
+    scored(noise(1, 32))
+    assert transformed[15:] == 4 * [8 * 32]
 
 
 def test_white_noise_is_accepted_as_often_as_the_papers_lambdas_say() -> None:
@@ -130,7 +192,7 @@ def test_a_constant_or_saturated_window_is_never_accepted_and_nobody_is_warned()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for rule in (WaveletRule(16, 16), VarianceRule(16, 16, 4, 4, 9, 9)):
-            assert rule.scores(image)[0, 0] == math.inf and rule.scores(image)[1:].isfinite().all()
+            assert rule.scores([image])[0, 0, 0] == math.inf and rule.scores([image])[0, 1:].isfinite().all()
     assert plain_scores(WaveletRule(16, 16), image)[0, 0] == math.inf
     found = scored([clipped], WaveletRule(16, 16))
     share = (clipped == clipped.max()).double().unfold(1, 16, 16).unfold(2, 16, 16).mean((-1, -2)).flatten()
