@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from denoise_core.errors import UserError
+from denoise_core.images.crops import CropSource
 from denoise_core.images.shuffle import bayer_group, split
-from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.seeding import generator
 
 BAYER_GROUPS = 4
@@ -29,9 +29,7 @@ class DistillationSource:
     Both need noisy images that are given once and for all: UserError otherwise.
     """
 
-    def __init__(
-        self, source: SimulatedNoiseSource, factor: int, sub_patch: int, label: Callable[[Tensor], Tensor] | None
-    ):
+    def __init__(self, source: CropSource, factor: int, sub_patch: int, label: Callable[[Tensor], Tensor] | None):
         if factor > 1 or label is not None:
             source.whole("noisy")  # refuses noise that is drawn anew
         self.source, self.factor, self.sub_patch, self._label = source, factor, sub_patch, label
@@ -64,7 +62,7 @@ class DistillationSource:
         return {field: found[field] for field in fields}
 
     @cached_property
-    def _labelled(self) -> SimulatedNoiseSource:
+    def _labelled(self) -> CropSource:
         assert self._label is not None
         labels = [self._label(image[None])[0] for image in self.source.whole("noisy")]
         return self.source.with_images("label", labels)

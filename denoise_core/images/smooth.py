@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from denoise_core.errors import UserError
+from denoise_core.images.crops import CropSource
 from denoise_core.images.patches import Scored, SmoothPatches, choose, extract, signal_dependence
 from denoise_core.images.smooth_rules import SmoothRule
-from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.seeding import generator
 
 
@@ -25,7 +25,7 @@ class SmoothNoiseSource:
 
     def __init__(
         self,
-        source: SimulatedNoiseSource,
+        source: CropSource,
         rule: SmoothRule,
         threshold: float | Literal["auto"],
         *,

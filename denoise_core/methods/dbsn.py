@@ -21,9 +21,10 @@ from denoise_core.diagnostics import Diagnostic, describe_level
 from denoise_core.errors import UserError
 from denoise_core.gaussian import Likelihood
 from denoise_core.images.augment import dihedral
+from denoise_core.images.crops import CropSource
 from denoise_core.images.distillation import BAYER_GROUPS, DistillationSource
 from denoise_core.images.shuffle import bayer_group, guided_filter, join, split
-from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.images.source import ImageSource
 from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.dbsn_config import JOINT, MEAN, SMALL, STUDENT, VARIANCE, WARM, DBSNConfig
 from denoise_core.methods.dbsn_deviations import DEVIATIONS
@@ -77,6 +78,7 @@ class DBSN(Method):
     deviations: ClassVar[tuple[Deviation, ...]] = DEVIATIONS
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(3, {**SMALL, "width": 6, "blocks": 1, "level_width": 4, "patch_size": 32, "batch_size": 4,
+                            "lr": 1e-3, "joint_lr": 1e-3, "joint_steps": 1.0, "student_steps": 1.0, "student_lr": 1e-3,
                             "student_widths": (6, 6, 6), "student_depth": 1, "student_batch_size": 4,
                             "student_patch_size": 32, "noisy_share": 0.5, "image_steps": 2}),
         "laptop": Recipe(300, SMALL),
@@ -99,7 +101,7 @@ class DBSN(Method):
         # those of the first phase first: their weights must not depend on what comes after them
         means = [self._mean_network() for _ in range(count)]
         self.teachers = nn.ModuleList(Teacher(mean, config.width, channels, config) for mean in means)
-        self.student = MWCNN(channels, config.student_widths, config.student_depth)
+        self.student = MWCNN(channels, config.student_widths, config.student_depth) if config.distil else nn.Identity()
         # what the weights can give so far, see BEGUN; kept with them
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
 
@@ -132,9 +134,9 @@ class DBSN(Method):
     def prepare(self, source: ImageSource) -> ImageSource:
         """Adds sub-images and labels. Raises UserError where they need images that are given once and for all."""
         whole = self.config.distil and self.config.labels == "whole"
-        simulated = cast(SimulatedNoiseSource, source)
+        crops = cast(CropSource, source)
         return DistillationSource(
-            simulated, self.config.pixel_shuffle, self.config.patch_size, self._label if whole else None
+            crops, self.config.pixel_shuffle, self.config.patch_size, self._label if whole else None
         )
 
     def enter(self, phase: str) -> None:

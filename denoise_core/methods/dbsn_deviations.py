@@ -24,8 +24,8 @@ DEVIATIONS = (
         "deviation, sqrt(sigma^2 + error of mu^2)",
         "the ordinary one (Eq. 6), which knows only the sum of the two variances, so that any level of the noise "
         "below the smallest residuals is as good",
-        "Eq. 6 from a start above; `trace_weight` adds so much of Eq. 8's trace, which prefers the larger noise where the "
-        "residuals leave the choice; `likelihood = constrained` is Eq. 8",
+        "Eq. 6 from a start above; `trace_weight` adds so much of Eq. 8's trace, which prefers the larger noise where "
+        "the residuals leave the choice; `likelihood = constrained` is Eq. 8",
     ),
     Deviation(
         "Where the noise level starts",

@@ -28,9 +28,10 @@ from denoise_core.diagnostics import (
     scalar,
 )
 from denoise_core.errors import UserError
+from denoise_core.images.crops import CropSource
 from denoise_core.images.smooth import SmoothNoiseSource
 from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, WaveletRule
-from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.images.source import ImageSource
 from denoise_core.inference import pad_to_multiple
 from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.gan2gan_deviations import DEVIATIONS
@@ -205,8 +206,8 @@ class GAN2GAN(Method):
                 variance_tolerance=config.variance_tolerance,
             )
         return SmoothNoiseSource(
-            cast(SimulatedNoiseSource, source), rule, config.patch_lambda,
-            smallest=config.batch_size, limit=config.max_patches, seed=cast(SimulatedNoiseSource, source).seed,
+            cast(CropSource, source), rule, config.patch_lambda,
+            smallest=config.batch_size, limit=config.max_patches, seed=cast(CropSource, source).seed,
         )  # fmt: skip
 
     def enter(self, phase: str) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param, uniform
-from denoise_core.images.source import ImageSource, SimulatedNoiseSource
+from denoise_core.images.crops import CropSource
+from denoise_core.images.source import ImageSource
 from denoise_core.method import Assumptions, Context, Deviation, Phase, Recipe, Update
 from denoise_core.methods.dncnn_baselines import DenoiserConfig, DenoiserMethod, recipes_for
 from denoise_core.methods.gan2gan import flipped
@@ -88,7 +89,7 @@ class NoisyN2N(DenoiserMethod):
 
         Raises UserError where the noisy images are not given once and for all.
         """
-        given = cast(SimulatedNoiseSource, source)
+        given = cast(CropSource, source)
         given.whole("noisy")  # refuses noise that is drawn anew
         sigma, estimates = self.config.initial_sigma / 255, []
         for image_id, clean in zip(given.ids, given.whole("clean"), strict=True):

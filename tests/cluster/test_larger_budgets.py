@@ -15,10 +15,15 @@ from denoise_core.noise.models import parse_noise
 from .test_every_study import SCRIPTS, study
 
 SETS = {
-    "train400": (400, 180, 1), "bsd68": (2, 64, 1), "cbsd400_train": (400, 180, 3), "cbsd68": (2, 64, 3),
+    "train400": (202, 176, 1), "bsd68": (2, 64, 1), "cbsd400_train": (202, 176, 3), "cbsd68": (2, 64, 3),
     "kodak24": (2, 64, 3), "mcmaster18": (2, 64, 3), "set14": (2, 64, 3), "bsd300_test": (2, 64, 3),
     "imagenet_val": (14, 256, 3),
 }  # fmt: skip
+PUBLISHED = (
+    "dbsn_photographs", "dbsn_stages", "gan2gan_extraction", "gan2gan_patch_lambda", "iscl_dose", "iscl_gamma",
+    "neighbor2neighbor_gamma", "noisy_n2n",
+)  # fmt: skip
+"""One script for each kind of images that the budget ``paper`` takes."""
 PAIRS = {"polyu_sample": (4, 512), "cc15": (2, 512)}
 
 
@@ -45,8 +50,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("budget", ["gpu", "paper"])
-@pytest.mark.parametrize("script", SCRIPTS)
+CASES = [(script, "gpu") for script in SCRIPTS] + [(script, "paper") for script in SCRIPTS if script in PUBLISHED]
+
+
+@pytest.mark.parametrize(("script", "budget"), CASES)
 def test_larger_budgets_are_planned(script: str, budget: str, root: Path, tmp_path: Path) -> None:
     one = study(script)
     arguments = ["--budget", budget, "--seeds", "1", "--store", str(tmp_path), "--data-root", str(root)]

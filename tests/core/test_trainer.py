@@ -114,7 +114,9 @@ def test_numerics_options_stay_close_to_fp32(name: str, changes: dict[str, objec
     for key, value in weights(plain).items():
         assert value.dtype == weights(other)[key].dtype
         # Adam moves each weight by about lr = 3e-3 a step, whatever the gradient's size: a few go the other way
-        assert (value.double() - weights(other)[key].double()).abs().mean() < 2e-3, key
+        # and what is measured from an untrained network's outputs has three digits in bf16
+        off = (value.double() - weights(other)[key].double()).abs().mean()
+        assert off < 2e-3 + 4e-3 * value.double().abs().mean(), key
     assert all(parameter.dtype == torch.float32 for parameter in other.method.parameters())
 
 
