@@ -15,7 +15,7 @@ study = Study(
     axes=[grid("distillation_lambda", [0, 0.01, 0.1, 1]), grid("noisy_share", [0.125, 0.5])],
     data=UnpairedPhotographs(("gauss25", "gauss50", "hg40_10"), frozen=True),
     base={"labels": "whole"},
-    by_noise={"hg": {"noise_form": "heteroscedastic"}},
+    by_noise={"hg": {"noise_form": "heteroscedastic", "trace_weight": 0.02}},
     search=["distillation_lambda", "noisy_share"],
     references=["mwcnn_n2c"],
     plot=Curve(x="distillation_lambda", facet="noise"),

@@ -17,7 +17,7 @@ study = Study(
         grid("output", ["bayes", "student"]),
     ],
     data=RecordedPhotographs(),
-    base={"labels": "whole", "noise_form": "heteroscedastic"},
+    base={"labels": "whole", "noise_form": "heteroscedastic", "trace_weight": 0.02},
     paper=PaperTable("dbsn", "table4"),
     plot=Bars(x="output", facet="noise", metrics=("psnr", "ssim")),
 )

@@ -13,7 +13,10 @@ study = Study(
     data=UnpairedPhotographs(
         ("gauss25", "gauss15", "gauss50", "hg40_10"), ("gauss15", "gauss25", "gauss50", "hg40_10", "mg75")
     ),
-    by_noise={"hg": {"noise_form": "heteroscedastic"}, "mg": {"noise_form": "multivariate"}},
+    by_noise={
+        "hg": {"noise_form": "heteroscedastic", "trace_weight": 0.02},
+        "mg": {"noise_form": "multivariate"},
+    },
     search=["lr", "joint_lr", "student_lr", "trace_weight"],
     references=["mwcnn_n2c", "mwcnn_n2n", "laine19"],
     paper=PaperTable("dbsn", "table1", also=("table2", "table3")),

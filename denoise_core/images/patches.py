@@ -4,16 +4,18 @@ The rules of GAN2GAN (Cha et al., ICLR 2021, Eq. 4) and GCBD (Chen et al., CVPR 
 code of GAN2GAN skips the last aligned window of each row and column (a strict <); here it counts.
 
 A window's score does not depend on the threshold, so one pass over the images serves every threshold: :func:`extract`
-scores, :func:`choose` selects. Images are visited one by one, and only 16 bytes a window are kept.
+scores, :func:`choose` selects. Images are visited once, a few at a time, and only 16 bytes a window are kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +26,9 @@ from denoise_core.seeding import generator
 
 VERSION = 1
 """Part of the key of remembered scores: to be raised when a score changes."""
+
+BATCH = 2**20
+"""Values of images (pixels times channels) that are read before they are scored, those of one shape together."""
 
 ENOUGH = 10_000
 """Windows that are always enough: GAN2GAN's README advises a lambda that keeps at least so many."""
@@ -92,9 +97,10 @@ def extract(
 ) -> Scored:
     """The scores of all windows of all ``images``, each (C, H, W) and finite; ``ids`` name them in errors.
 
-    Windows with more than 1 % of saturated pixels are never accepted. Images are taken one after the other and not
-    kept. With ``cache_parts``, which must name all that the pixels depend on, a result is remembered on disk, and
-    images are not looked at where it is found.
+    Windows with more than 1 % of saturated pixels are never accepted. Images are taken one after the other and kept
+    until they have :data:`BATCH` values together, so that small ones are scored in one go; a generator must not write
+    into what it gave. With ``cache_parts``, which must name all that the pixels depend on, a result is remembered on
+    disk, and images are not looked at where it is found.
 
     Raises UserError for an image that is smaller than a window, constant, saturated in more than half of its pixels, or
     not finite.
@@ -102,8 +108,14 @@ def extract(
 
     def compute() -> Tensor:
         table = bytearray()  # one block that grows: small tensors strewn between the images would hold their memory
+        batch, values = [], 0
         for index, image in enumerate(images):
-            table += _scored(index, image, ids[index], rule).numpy().tobytes()
+            batch.append(_Checked(index, image, _rejected(image, ids[index], rule)))
+            values += image.numel()
+            if values >= BATCH:
+                table += _scored(batch, rule)
+                batch, values = [], 0
+        table += _scored(batch, rule)
         return torch.frombuffer(table, dtype=torch.int32).view(-1, 4)
 
     table = compute() if cache_parts is None else remembered(("smooth", VERSION, repr(rule), *cache_parts), compute)
@@ -174,44 +186,76 @@ def signal_dependence(images: Sequence[Tensor], patches: SmoothPatches) -> str |
     )
 
 
-def _scored(index: int, image: Tensor, image_id: str, rule: SmoothRule) -> Tensor:
-    """(N, 4) int32: the places of an image's windows and the bits of their scores, so that one file holds both."""
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """An image (C, H, W) that can be used, its place in the set, and which of its windows are saturated, if any."""
+
+    index: int
+    image: Tensor
+    rejected: Tensor | None
+
+
+def _scored(batch: Sequence[_Checked], rule: SmoothRule) -> bytes:
+    """Of every window, in order, the place and the bits of the score, as four int32: one file then holds both."""
+    alike = defaultdict(list)
+    for one in batch:
+        alike[one.image.shape].append(one)
+    tables = [table for group in alike.values() for table in _scored_alike(group, rule)]
+    return b"".join(table for _, table in sorted(tables))
+
+
+def _scored_alike(group: Sequence[_Checked], rule: SmoothRule) -> list[tuple[int, bytes]]:
+    """``(index, what _scored says)`` of each image, all of one shape."""
+    scores = rule.scores([one.image for one in group]).cpu()
+    for found, one in zip(scores, group, strict=True):
+        if one.rejected is not None:
+            found.masked_fill_(one.rejected, math.inf)
+    starts = (torch.arange(count, dtype=torch.int32) * rule.stride for count in scores.shape[1:])
+    table = torch.empty((len(group), scores[0].numel(), 4), dtype=torch.int32)
+    table[..., 0] = torch.tensor([[one.index] for one in group])
+    table[..., 1:3] = torch.cartesian_prod(*starts)
+    table[..., 3] = scores.flatten(1).view(torch.int32)
+    return [(one.index, rows.tobytes()) for one, rows in zip(group, table.numpy(), strict=True)]
+
+
+def _rejected(image: Tensor, image_id: str, rule: SmoothRule) -> Tensor | None:
+    """The windows with too many saturated pixels, (rows, columns) on the CPU, or None where no pixel is saturated.
+
+    Raises UserError for an image without use.
+    """
     if min(image.shape[1:]) < rule.size:
         raise UserError(
             f"the image {image_id} has {image.shape[1]} x {image.shape[2]} pixels, less than the window of {rule.size} "
             f"x {rule.size}; choose a window_size of at most {min(image.shape[1:])} or remove the image."
         )
     saturated = _saturated(image, image_id)
-    scores = rule.scores(image)
-    if saturated is not None:
-        share = box_sums(saturated.double(), rule.size, rule.stride).amax(0) / rule.size**2
-        scores = scores.masked_fill(share > SATURATED_WINDOW, math.inf)
-    places = torch.cartesian_prod(*(torch.arange(count, dtype=torch.int32) * rule.stride for count in scores.shape))
-    number = torch.full((len(places), 1), index, dtype=torch.int32)
-    return torch.cat((number, places, scores.cpu().reshape(-1, 1).view(torch.int32)), dim=1)
+    if saturated is None:
+        return None
+    return box_sums(saturated.double(), rule.size, rule.stride).amax(0) / rule.size**2 > SATURATED_WINDOW
 
 
 def _saturated(image: Tensor, image_id: str) -> Tensor | None:
     """Which pixels are saturated, (C, H, W), or None where none are. Raises UserError for an image without use."""
     found: Tensor | None = None
-    bounds = zip(image.amin((1, 2)).tolist(), image.amax((1, 2)).tolist(), strict=True)
-    for index, (low, high) in enumerate(bounds):
+    for index, pixels in enumerate(image.numpy(force=True)):  # NumPy counts equal values five times as fast
+        low, high = float(pixels.min()), float(pixels.max())
         name = f"the image {image_id}" + (f" (channel {index + 1})" if len(image) > 1 else "")
         if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(f"{name} has pixels that are not finite; repair or remove it.")
         if low == high:
             raise UserError(f"{name} is constant, so that there is no noise to learn; remove it.")
-        share = {value: int((image[index] == value).sum()) / image[index].numel() for value in (low, high, 0.0, 1.0)}
+        values = [value for value in dict.fromkeys((low, high, 0.0, 1.0)) if low <= value <= high]
+        share = {value: np.count_nonzero(pixels == value) / pixels.size for value in values}
         if sum(share.values()) > SATURATED_IMAGE:
-            values = " or ".join(f"{value:g}" for value in sorted(share) if share[value] > EXTREME_PIXELS)
+            named = " or ".join(f"{value:g}" for value in sorted(share) if share[value] > EXTREME_PIXELS)
             raise UserError(
-                f"{name} is saturated: {sum(share.values()):.0%} of its pixels are exactly {values}, where no noise is "
+                f"{name} is saturated: {sum(share.values()):.0%} of its pixels are exactly {named}, where no noise is "
                 "left; remove it, or give images that are not clipped."
             )
         for value in (low, high):
             if share[value] > EXTREME_PIXELS:
-                found = torch.zeros(image.shape, dtype=torch.bool, device=image.device) if found is None else found
-                found[index] |= image[index] == value
+                found = torch.zeros(image.shape, dtype=torch.bool) if found is None else found
+                found[index] |= torch.from_numpy(pixels == value)
     return found
 
 

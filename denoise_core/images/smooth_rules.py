@@ -15,8 +15,8 @@ from torch import Tensor
 
 from denoise_core.errors import UserError
 
-STRIP = 2**17
-"""Pixels of an image that are transformed at once."""
+STRIP = 2**16
+"""Pixels that are transformed at once: the rows of one image or several small images."""
 
 FLAT = 1e-6
 """A standard deviation below this part of the image's range is rounding, not noise."""
@@ -33,11 +33,12 @@ class SmoothRule(Protocol):
     def stride(self) -> int:
         """Distance of neighbouring windows in pixels, down and to the right."""
 
-    def scores(self, image: Tensor) -> Tensor:
-        """The smallest threshold at which each window is accepted, inf where at none: (rows, columns) float32.
+    def scores(self, images: Sequence[Tensor]) -> Tensor:
+        """The smallest threshold at which each window is accepted, inf where at none: (N, rows, columns) float32.
 
-        ``image`` is (C, H, W) with H, W >= ``size``; window (i, j) begins at (i * stride, j * stride), and all that
-        fit are scored: rows = (H - size) // stride + 1. With several channels, the largest score counts.
+        ``images`` are N >= 1 of one shape (C, H, W) with H, W >= ``size``, and each has the scores that it has alone,
+        to the last bit. Window (i, j) begins at (i * stride, j * stride), and all that fit are scored: rows =
+        (H - size) // stride + 1. With several channels, the largest score counts.
         """
 
 
@@ -59,38 +60,39 @@ class WaveletRule:
                 "size of at least 4 and a stride of at least 1."
             )
 
-    def scores(self, image: Tensor) -> Tensor:
+    def scores(self, images: Sequence[Tensor]) -> Tensor:
         """See :class:`SmoothRule`."""
         if self.stride % 2:
-            return self._odd_scores(image)
-        return torch.stack([self._channel(channel) for channel in image]).amax(0)
+            return self._odd_scores(images)
+        planes = [plane for image in images for plane in image]
+        scores = self._plane_scores(planes)
+        return scores.view(len(images), -1, *scores.shape[1:]).amax(1)
 
-    def _odd_scores(self, image: Tensor) -> Tensor:
+    def _odd_scores(self, images: Sequence[Tensor]) -> Tensor:
         """Windows at even and at odd places share no transform: up to four transforms, of twice the stride."""
-        rows, columns = _grid(image, self.size, self.stride)
-        result = torch.empty((rows, columns), device=image.device)
+        rows, columns = _grid(images[0], self.size, self.stride)
+        result = torch.empty((len(images), rows, columns), device=images[0].device)
         twice = WaveletRule(self.size, 2 * self.stride)
         for down in range(min(rows, 2)):
             for right in range(min(columns, 2)):
-                shifted = image[:, down * self.stride :, right * self.stride :]
-                result[down::2, right::2] = twice.scores(shifted)
+                shifted = [image[:, down * self.stride :, right * self.stride :] for image in images]
+                result[:, down::2, right::2] = twice.scores(shifted)
         return result
 
-    def _channel(self, image: Tensor) -> Tensor:
-        """The scores of an (H, W) image at an even stride.
+    def _plane_scores(self, planes: Sequence[Tensor]) -> Tensor:
+        """The scores of N channels (H, W) at an even stride, (N, rows, columns).
 
-        The sub-bands of the image hold those of every window, so they are made once; sums of values and of squares
-        over a window then give its deviations. float64: the difference of the sums loses half of the digits. In strips,
-        so that a large image fits into memory and a strip into the processor's cache.
+        The sub-bands of a channel hold those of every window, so they are made once; sums of values and of squares
+        over a window then give its deviations. float64: the difference of the sums loses half of the digits.
         """
         tile = math.gcd(self.size, self.stride)
-        height, width = (side // tile * tile for side in image.shape)
-        middle, step = image.mean().double(), max(1, STRIP // (width * tile)) * tile
-        strips = (_haar(strip, middle) for strip in torch.split(image[:height, :width], step))
-        tiles = torch.cat([_tile_sums(torch.cat((bands, bands.square())), tile // 2) for bands in strips], dim=1)
+        # Of each plane by itself, since the last bit of a mean depends on the layout in memory, which a stack would
+        # change; both of one plane before the next, while it is in the processor's cache.
+        middles, floors = zip(*((plane.mean(), _flat_below(plane)) for plane in planes), strict=True)
+        tiles = _haar_tiles(planes, torch.stack(middles).double(), tile)
         sums = _window_sums(tiles, self.size // tile, self.stride // tile) / (self.size // 2) ** 2
-        variance = (sums[4:] - sums[:4].square()).clamp_(min=0)
-        return _unevenness(variance.sqrt(), _flat_below(image))
+        variance = (sums[:, 4:] - sums[:, :4].square()).clamp_(min=0) / 4  # of twice the sub-bands
+        return _unevenness(variance.sqrt(), torch.stack(floors))
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ class VarianceRule:
                 f"and {self.sub_stride}; give sub-patches of 2 to {self.size} pixels and strides of at least 1."
             )
 
-    def scores(self, image: Tensor) -> Tensor:
+    def scores(self, images: Sequence[Tensor]) -> Tensor:
         """See :class:`SmoothRule`."""
-        accepted = torch.stack([self._channel(channel) for channel in image]).all(0)
+        accepted = torch.stack([torch.stack([self._channel(channel) for channel in image]).all(0) for image in images])
         return torch.where(accepted, 0.0, torch.inf)
 
     def _channel(self, image: Tensor) -> Tensor:
@@ -143,7 +145,10 @@ class VarianceRule:
 
 
 def plain_scores(rule: WaveletRule, image: Tensor) -> Tensor:
-    """What ``rule.scores`` gives, from Eq. 4 as it is written: one ``pywt.dwt2`` a window. The reference for it."""
+    """What ``rule.scores`` gives for one image, (rows, columns): the reference for it.
+
+    From Eq. 4 as it is written, with one ``pywt.dwt2`` a window.
+    """
     rows, columns = _grid(image, rule.size, rule.stride)
     scores = np.zeros((rows, columns))
     for channel in image:
@@ -164,27 +169,56 @@ def _grid(image: Tensor, size: int, stride: int) -> tuple[int, int]:
     return (height - size) // stride + 1, (width - size) // stride + 1
 
 
-def _haar(image: Tensor, middle: Tensor) -> Tensor:
-    """The one-level Haar sub-bands of (H, W) pixels, less ``middle``: (4, H / 2, W / 2) float64."""
-    image = image.double()
-    top, bottom = image[0::2], image[1::2]
-    down = torch.stack((top + bottom, top - bottom))
-    left, right = down[..., 0::2], down[..., 1::2]
-    bands = torch.cat((left + right, left - right)).mul_(0.5)
-    bands[0] -= 2 * middle  # the means of the others are near zero by themselves
-    return bands
+def _haar_tiles(planes: Sequence[Tensor], middles: Tensor, tile: int) -> Tensor:
+    """The sums of :func:`_haar` over tiles of ``tile`` pixels of N planes (H, W): (N, 8, H / tile, W / tile).
+
+    In strips, so that a large image fits into memory and a strip into the processor's cache; small planes share one,
+    since a call of torch costs as much as some thousand pixels.
+    """
+    height, width = (side // tile * tile for side in planes[0].shape)
+    together, step = max(1, STRIP // (height * width)), max(1, STRIP // (width * tile)) * tile
+    groups = []
+    for first in range(0, len(planes), together):
+        group, middle = planes[first : first + together], middles[first : first + together]
+        strips = [[plane[top : min(top + step, height), :width] for plane in group] for top in range(0, height, step)]
+        groups.append(torch.cat([_tile_sums(_haar(strip, middle), tile // 2) for strip in strips], dim=2))
+    return torch.cat(groups)
+
+
+def _haar(planes: Sequence[Tensor], middles: Tensor) -> Tensor:
+    """Twice the one-level Haar sub-bands of N planes (H, W), less ``middles``, and the squares of that.
+
+    ``middles`` is (N,) float64; the result (N, 8, H / 2, W / 2) float64, four sub-bands and four squares. Each step
+    writes into it, since new memory and copies would take as long as the sums. Twice the sub-bands: a factor of two is
+    exact and can wait for the few windows.
+    """
+    count, (height, width) = len(planes), planes[0].shape
+    result = middles.new_empty((count, 8, height // 2, width // 2))
+    bands, squares = result[:, :4], result[:, 4:]
+    down = squares[:, 0:2], squares[:, 2:4]  # sums and differences of two rows, in the left and in the right columns
+    half = middles.new_empty((count, height, width // 2))
+    for first, out in enumerate(down):
+        for plane, columns in zip(planes, half, strict=True):
+            columns.copy_(plane[:, first::2])  # apart first: what follows then reads neighbours
+        torch.add(half[:, 0::2], half[:, 1::2], out=out[:, 0])
+        torch.sub(half[:, 0::2], half[:, 1::2], out=out[:, 1])
+    torch.add(*down, out=bands[:, 0:2])
+    torch.sub(*down, out=bands[:, 2:4])
+    bands[:, 0].sub_(4 * middles[:, None, None])  # the means of the others are near zero by themselves
+    torch.mul(bands, bands, out=squares)
+    return result
 
 
 def _tile_sums(values: Tensor, tile: int) -> Tensor:
-    """The sums over the tiles of (K, H, W), (K, H / tile, W / tile)."""
-    count, height, width = values.shape
-    rows = values.view(count, height // tile, tile, width).sum(2)
-    return rows.view(count, height // tile, width // tile, tile).sum(3)
+    """The sums over the tiles of (..., H, W), (..., H / tile, W / tile)."""
+    *stack, height, width = values.shape
+    rows = values.view(*stack, height // tile, tile, width).sum(-2)
+    return rows.view(*stack, height // tile, width // tile, tile).sum(-1)
 
 
 def _window_sums(tiles: Tensor, size: int, stride: int) -> Tensor:
-    """The sums over all windows of (K, H, W), (K, rows, columns)."""
-    return tiles.unfold(1, size, stride).sum(-1).unfold(2, size, stride).sum(-1)
+    """The sums over all windows of (..., H, W), (..., rows, columns)."""
+    return tiles.unfold(-2, size, stride).sum(-1).unfold(-1, size, stride).sum(-1)
 
 
 def box_sums(values: Tensor, size: int, stride: int) -> Tensor:
@@ -201,11 +235,11 @@ def _moments(values: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
     return mean, (square - mean.square()).clamp_(min=0)
 
 
-def _unevenness(deviations: Tensor, floor: Tensor) -> Tensor:
-    """The score of Eq. 4 from (4, rows, columns) deviations, inf where there is no noise."""
-    mean = deviations.mean(0)
-    score = (deviations - mean).abs().mean(0) / mean
-    return torch.where(mean > floor, score, torch.inf).float()  # 0 / 0 is among what is replaced
+def _unevenness(deviations: Tensor, floors: Tensor) -> Tensor:
+    """The scores of Eq. 4 from (N, 4, rows, columns) deviations, inf where there is no noise: (N, rows, columns)."""
+    mean = deviations.mean(1)
+    score = (deviations - mean[:, None]).abs().mean(1) / mean
+    return torch.where(mean > floors[:, None, None], score, torch.inf).float()  # 0 / 0 is among what is replaced
 
 
 def _flat_below(image: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ from denoise_core.networks.noise_level import MeanVariance, NoiseLevel
 from denoise_core.networks.norms import wide
 from denoise_core.schedule import Schedule, one_cycle, steps
 
+OUTPUTS = ("mu", "bayes", "student")
 BEGUN = {MEAN: 0, VARIANCE: 1, JOINT: 1, WARM: 1, STUDENT: 2}
-"""What the networks can give from each phase on: mu, the Bayes estimate, the student's."""
+"""How many of the outputs after the first the networks can give, from each phase on."""
 IMPLAUSIBLE = 1e8
 """A step whose largest quadratic term is above this is skipped (the code's limit for gray images)."""
 DIAGNOSED = 32
@@ -169,12 +170,12 @@ class DBSN(Method):
     # ---- inference ----
 
     def denoise(self, noisy: Tensor) -> Tensor:
-        """The chosen estimate, or the last one that is trained so far, clipped to [0, 1]."""
-        output = ("mu", "bayes", self.config.output)[int(self.stage)]
+        """The chosen estimate, or the last before it that is trained so far, clipped to [0, 1]."""
+        wanted = len(OUTPUTS) - 1 if self.config.output == "best" else OUTPUTS.index(self.config.output)
+        output = OUTPUTS[min(wanted, int(self.stage))]
         if output == "student":
             return wide(self.student(noisy)).clamp(0, 1)
-        mean_only = output == "mu" or self.config.output == "mu"
-        return self._first_stage(noisy, "mu" if mean_only else "bayes", self.config.fusion_gamma).clamp(0, 1)
+        return self._first_stage(noisy, output, self.config.fusion_gamma).clamp(0, 1)
 
     def _first_stage(self, noisy: Tensor, output: str, gamma: float) -> Tensor:
         """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for."""

@@ -95,7 +95,9 @@ class DBSNConfig(MethodConfig):
         ge=0,
     )  # fmt: skip
     # ---- inference ----
-    output: Literal["student", "bayes", "mu"] = Param("student", "which estimate", affects="inference", paper="Table 1")
+    output: Literal["best", "student", "bayes", "mu"] = Param(
+        "best", "which estimate; best: that of the last stage", affects="inference", paper="Table 1"
+    )
     fusion_gamma: float = Param(1.0, "factor of the noise's covariance in Bayes' rule", affects="inference", gt=0, le=4)
     noise_network: Literal["shared", "image"] = Param(
         "shared", "one network of the noise level, or one that goes on learning on each image", affects="inference",
