@@ -16,6 +16,7 @@ study = Study(
     data=UnpairedPhotographs(("gauss25", "gauss50", "hg40_10"), frozen=True),
     base={"labels": "whole"},
     by_noise={"hg": {"noise_form": "heteroscedastic", "trace_weight": 0.02}},
+    small={"noisy_share": [0.125]},
     search=["distillation_lambda", "noisy_share"],
     references=["mwcnn_n2c"],
     plot=Curve(x="distillation_lambda", facet="noise"),
