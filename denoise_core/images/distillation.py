@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from denoise_core.cache import remembered
 from denoise_core.errors import UserError
 from denoise_core.images.crops import CropSource
 from denoise_core.images.shuffle import bayer_group, split
 from denoise_core.seeding import generator
 
 BAYER_GROUPS = 4
+LABELS_VERSION = 1
+"""Part of what labels are kept by: to be raised when the same networks give others."""
 
 
 class DistillationSource:
@@ -24,7 +27,8 @@ class DistillationSource:
     the noisy images; crop i of a batch is of Bayer phase i % 4, so that a batch holds as many of each. Only with a
     ``factor`` above 1.
     ``label``: crops of what ``label`` makes of each whole noisy image, at the places of the field ``noisy``. It is
-    computed once, when it is first asked for. Only where ``label`` is given.
+    computed once, when it is first asked for, and kept in the cache under the images and what ``label_key`` says that
+    the labels depend on: trainings that begin alike have the same. Only where ``label`` is given.
 
     Both need noisy images that are given once and for all: UserError otherwise.
     """
@@ -33,6 +37,7 @@ class DistillationSource:
         if factor > 1 or label is not None:
             source.whole("noisy")  # refuses noise that is drawn anew
         self.source, self.factor, self.sub_patch, self._label = source, factor, sub_patch, label
+        self._label_key = label_key
         self.channels = source.channels
         more = (["sub"] if factor > 1 else []) + (["label"] if label is not None else [])
         self.fields = source.fields | frozenset(more)
@@ -63,9 +68,17 @@ class DistillationSource:
 
     @cached_property
     def _labelled(self) -> CropSource:
-        assert self._label is not None
-        labels = [self._label(image[None])[0] for image in self.source.whole("noisy")]
+        noisy = self.source.whole("noisy")
+        parts = ("labels", LABELS_VERSION, *self.source.identity("noisy"), *self._label_key())
+        flat = remembered(parts, partial(self._made, noisy)).to(noisy[0].device)
+        pieces = flat.split([image.numel() for image in noisy])
+        labels = [piece.view_as(image) for piece, image in zip(pieces, noisy, strict=True)]
         return self.source.with_images("label", labels)
+
+    def _made(self, noisy: Sequence[Tensor]) -> Tensor:
+        """The labels of all images, one after the other."""
+        assert self._label is not None
+        return torch.cat([self._label(image[None]).float().cpu().flatten() for image in noisy])
 
     @cached_property
     def _sub_images(self) -> list[list[Tensor]]:

@@ -8,6 +8,7 @@ simulated noise of the learned level, and noisy images with the first stage's re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, cast
@@ -136,9 +137,8 @@ class DBSN(Method):
         """Adds sub-images and labels. Raises UserError where they need images that are given once and for all."""
         whole = self.config.distil and self.config.labels == "whole"
         crops = cast(CropSource, source)
-        return DistillationSource(
-            crops, self.config.pixel_shuffle, self.config.patch_size, self._label if whole else None
-        )
+        label, key = (self._label, self._label_key) if whole else (None, tuple)
+        return DistillationSource(crops, self.config.pixel_shuffle, self.config.patch_size, label, key)
 
     def enter(self, phase: str) -> None:
         """Notes what the weights can give from now on."""
@@ -230,6 +230,17 @@ class DBSN(Method):
         label = self._first_stage(noisy, "bayes", 1.0)
         self.train(training)
         return label
+
+    def _label_key(self) -> list[str]:
+        """All that labels depend on beside the images; device and memory layout decide the last bits."""
+        digest = hashlib.sha256()
+        for name, value in self.teachers.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        names = ("noise_form", "noise_start", "masking", "wide_branch", "pixel_shuffle", "bayer_groups",
+                 "guided_radius", "guided_eps")  # fmt: skip
+        settings = ", ".join(f"{name} = {getattr(self.config, name)}" for name in names)
+        first = next(one for one in self.teachers.parameters() if one.ndim == 4 and one.shape[2] > 1)
+        return [self.name, digest.hexdigest(), settings, f"{first.device.type} {first.stride()}"]
 
     # ---- stage 1 ----
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -202,6 +203,14 @@ def test_the_student_leaves_the_first_stage_alone(labels: str) -> None:
     list(one.run())
     after = one.method.teachers.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_trainings_with_one_first_stage_share_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two values of lambda: the second finds the labels of the first; another first stage makes its own."""
+    monkeypatch.setenv("DENOISE_CACHE", str(tmp_path))
+    for changed, files in (({}, 1), ({"distillation_lambda": 1.0}, 1), ({"joint_lr": 0.01}, 2)):
+        list(trainer(method(labels="whole", **changed)).run())
+        assert len(list(tmp_path.glob("*.npy"))) == files
 
 
 def test_labels_are_made_once_of_the_whole_images() -> None:
