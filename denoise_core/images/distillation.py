@@ -33,7 +33,14 @@ class DistillationSource:
     Both need noisy images that are given once and for all: UserError otherwise.
     """
 
-    def __init__(self, source: CropSource, factor: int, sub_patch: int, label: Callable[[Tensor], Tensor] | None):
+    def __init__(
+        self,
+        source: CropSource,
+        factor: int,
+        sub_patch: int,
+        label: Callable[[Tensor], Tensor] | None = None,
+        label_key: Callable[[], Sequence[Part]] = tuple,
+    ):
         if factor > 1 or label is not None:
             source.whole("noisy")  # refuses noise that is drawn anew
         self.source, self.factor, self.sub_patch, self._label = source, factor, sub_patch, label
@@ -71,7 +78,7 @@ class DistillationSource:
         noisy = self.source.whole("noisy")
         parts = ("labels", LABELS_VERSION, *self.source.identity("noisy"), *self._label_key())
         flat = remembered(parts, partial(self._made, noisy)).to(noisy[0].device)
-        pieces = flat.split([image.numel() for image in noisy])
+        pieces = torch.split(flat, [image.numel() for image in noisy])
         labels = [piece.view_as(image) for piece, image in zip(pieces, noisy, strict=True)]
         return self.source.with_images("label", labels)
 
