@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from denoise_core.cache import remembered
+from denoise_core.cache import Part, remembered
 from denoise_core.errors import UserError
 from denoise_core.images.crops import CropSource
 from denoise_core.images.shuffle import bayer_group, split
