@@ -149,13 +149,14 @@ def describe_patches(sigmas: Tensor, true_sigma: float | None) -> list[Diagnosti
     return found
 
 
-def describe_level(clean: Tensor, noise: Tensor, variance: Tensor, *, by_intensity: bool) -> list[Diagnostic]:
-    """The standard deviation of ``noise`` and the one that ``variance`` says, as a whole and by the clean intensity.
+def describe_level(clean: Tensor, noise: Tensor | None, variance: Tensor, *, by_intensity: bool) -> list[Diagnostic]:
+    """The standard deviation of ``noise``, where it is known, and the one that ``variance`` says, as a whole and by the
+    ``clean`` intensity.
 
     All (N, C, H, W), in units of [0, 1] and their square. Intensities are put into bins of a sixteenth of the range;
     such with fewer than 500 pixels are left out. Without ``by_intensity`` only the scalars are told.
     """
-    squares = {TRUE: _plain(noise) ** 2, ESTIMATED: _plain(variance)}
+    squares = {ESTIMATED: _plain(variance), **({} if noise is None else {TRUE: _plain(noise) ** 2})}
     found = [scalar("noise_std", series, math.sqrt(values.mean()) * RANGE) for series, values in squares.items()]
     if not by_intensity:
         return found

@@ -158,12 +158,13 @@ def _check_recorded(spec: DataSpec, validation: ImageSet | None, test: tuple[Ima
 
 
 def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
-    """Raises UserError where the first image of a set does not suit a scanner's noise or a Hounsfield window."""
+    """Raises UserError where the first image of a set does not suit the noise or a Hounsfield window."""
     for images in sets:
         image = images.pixels[0]
         for noise in {spec.noise, spec.test_noise} - {""}:
-            if (model := simulated_noise(noise)) is not None and model.whole_image:
-                model(image[None], generator("suitable", images.name))
+            if (model := simulated_noise(noise)) is not None:
+                shown = image[None] if model.whole_image else image[None, :, :8, :8]  # such as colour noise on gray
+                model(shown, generator("suitable", images.name))
         if spec.window:
             inside = ((seen := to_window(image, spec.window)) > 0) & (seen < 1)
             if inside.float().mean() < SEEN_IN_WINDOW:

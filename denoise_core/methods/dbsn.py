@@ -154,18 +154,18 @@ class DBSN(Method):
 
     def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
         """The estimated noise level beside the true one, by intensity where it depends on it."""
-        if self.config.pixel_shuffle > 1 or "clean" not in source.fields:
+        if self.config.pixel_shuffle > 1:
             return []
-        patch = self.config.patch_size
-        true = source.batch(size=DIAGNOSED, patch=patch, seed=0, step=0, fields=("noisy", "clean"))
-        teacher = cast(Teacher, self.teachers[0])
+        patch, known = self.config.patch_size, "clean" in source.fields
+        fields = ("noisy", "clean") if known else ("noisy",)
+        crops = source.batch(size=DIAGNOSED, patch=patch, seed=0, step=0, fields=fields)
+        teacher, noisy = cast(Teacher, self.teachers[0]), crops["noisy"]
         self.eval()
         with torch.no_grad():
-            mu, _ = teacher.mean(true["noisy"])
-            level = teacher.noise(true["noisy"], mu).expand(-1, -1, patch, patch)
-        noise = true["noisy"] - true["clean"]
-        by_intensity = self.config.noise_form == "heteroscedastic"
-        return describe_level(true["clean"], noise, gaussian.variances(level, self.channels), by_intensity=by_intensity)
+            mu = wide(teacher.mean(noisy)[0])
+            variance = gaussian.variances(teacher.noise(noisy, mu), self.channels).expand_as(noisy)
+        intensity, noise = (crops["clean"], noisy - crops["clean"]) if known else (mu, None)
+        return describe_level(intensity, noise, variance, by_intensity=self.config.noise_form == "heteroscedastic")
 
     # ---- inference ----
 
@@ -175,35 +175,33 @@ class DBSN(Method):
         output = OUTPUTS[min(wanted, int(self.stage))]
         if output == "student":
             return wide(self.student(noisy)).clamp(0, 1)
-        return self._first_stage(noisy, output, self.config.fusion_gamma).clamp(0, 1)
+        of_image = self.config.noise_network == "image"
+        return self._first_stage(noisy, output, self.config.fusion_gamma, of_image=of_image).clamp(0, 1)
 
-    def _first_stage(self, noisy: Tensor, output: str, gamma: float) -> Tensor:
-        """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for."""
+    def _first_stage(self, noisy: Tensor, output: str, gamma: float = 1.0, *, of_image: bool = False) -> Tensor:
+        """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for.
+
+        ``of_image``: the noise level is that of a network that goes on learning on the image.
+        """
         factor = self.config.pixel_shuffle
         if factor == 1:
-            return self._estimate(cast(Teacher, self.teachers[0]), noisy, output, gamma)
+            return self._estimate(cast(Teacher, self.teachers[0]), noisy, output, gamma, of_image)
         parts = split(noisy, factor)
         result = torch.empty_like(parts)
-        for number, teacher in enumerate(self.teachers):
-            mine = [
-                at
-                for at in range(len(parts))
-                if len(self.teachers) == 1 or bayer_group(at % factor**2, factor) == number
-            ]
-            for at in mine:  # one at a time: they are as large as a small image
-                result[at : at + 1] = self._estimate(cast(Teacher, teacher), parts[at : at + 1], output, gamma)
+        for at in range(len(parts)):  # one at a time: they are as large as a small image
+            number = bayer_group(at % factor**2, factor) if len(self.teachers) > 1 else 0
+            teacher = cast(Teacher, self.teachers[number])
+            result[at : at + 1] = self._estimate(teacher, parts[at : at + 1], output, gamma, of_image)
         height, width = noisy.shape[-2:]
         joined = join(result, factor, (height, width))
         return guided_filter(joined, joined, self.config.guided_radius, self.config.guided_eps)
 
-    def _estimate(self, teacher: Teacher, noisy: Tensor, output: str, gamma: float) -> Tensor:
+    def _estimate(self, teacher: Teacher, noisy: Tensor, output: str, gamma: float, of_image: bool) -> Tensor:
         mu, features = (wide(one) for one in teacher.mean(noisy))
         if output == "mu":
             return mu
         mean = teacher.mean_variance(features)
-        noise = teacher.noise(noisy, mu)
-        if self.config.noise_network == "image" and not self.training:
-            noise = self._noise_of_image(teacher, noisy, mu, mean)
+        noise = self._noise_of_image(teacher, noisy, mu, mean) if of_image else teacher.noise(noisy, mu)
         return gaussian.posterior_mean(noisy, mu, mean, gamma * noise)
 
     def _noise_of_image(self, teacher: Teacher, noisy: Tensor, mu: Tensor, mean: Tensor) -> Tensor:
@@ -227,7 +225,7 @@ class DBSN(Method):
         """The first stage's result for one given image, what the student is to give for it."""
         training = self.training
         self.eval()
-        label = self._first_stage(noisy, "bayes", 1.0)
+        label = self._first_stage(noisy, "bayes")
         self.train(training)
         return label
 
@@ -309,19 +307,18 @@ class DBSN(Method):
         weight = self.config.distillation_lambda
         fields = [batch[name] for name in ("clean_unpaired", "noisy", "label") if name in batch]
         clean, noisy, *labels = dihedral(fields, context)
-        from_noisy = spread(len(noisy), self.config.noisy_share, context)
-        simulated = self.simulate(clean, context)[~from_noisy]
-        clean, noisy = clean[~from_noisy], noisy[from_noisy]
+        chosen, others, count = spread(len(noisy), self.config.noisy_share, context)
+        simulated = self.simulate(clean, context)[others]
+        clean, noisy = clean[others], noisy[chosen]
         if weight == 0:
             noisy = noisy[:0]
         given = wide(self.student(torch.cat([simulated, noisy])))
         # sums over this rank's crops by the number in the global batch: the mean over the ranks is the global mean
-        total = context.world * len(from_noisy)
-        count = round(context.over_ranks(from_noisy.sum().float()).item() * context.world)
+        total = context.world * len(batch["noisy"])
         synthetic = _sum_of_means(given[: len(clean)] - clean) * context.world / (total - count)
         loss, logs = synthetic, {"synthetic": synthetic}
         if weight:
-            label = labels[0][from_noisy] if labels else self._label(noisy)
+            label = labels[0][chosen] if labels else self._label(noisy)
             logs["distilled"] = _sum_of_means(given[len(clean) :] - label) * context.world / count
             loss = loss + weight * logs["distilled"]
         yield Update("student", loss, {**logs, "loss": loss})
@@ -344,16 +341,17 @@ class DBSN(Method):
         return clean + factor * gaussian.sample(level, context.randn(clean.shape))
 
 
-def spread(count: int, share: float, context: Context) -> Tensor:
-    """Which of this rank's ``count`` crops are among the ``share`` of the global batch, evenly spread: bool (count,).
+def spread(count: int, share: float, context: Context) -> tuple[Tensor, Tensor, int]:
+    """Which of this rank's ``count`` crops are among the ``share`` of the global batch that is chosen, evenly spread.
 
-    The choice depends on the place in the global batch alone; at least one crop is chosen and one is not.
+    Their places, those of the others, and how many are chosen in the global batch: at least one is, and one is not. The
+    choice depends on the place in the global batch alone.
     """
     total = count * context.world
-    chosen = min(max(1, round(total * share)), total - 1)
+    number = min(max(1, round(total * share)), total - 1)
     places = torch.arange(context.rank * count, (context.rank + 1) * count)
-    found = (places + 1) * chosen // total > places * chosen // total
-    return found.to(context.device)
+    found = (places + 1) * number // total > places * number // total
+    return found.nonzero().flatten(), (~found).nonzero().flatten(), number
 
 
 def _sum_of_means(difference: Tensor) -> Tensor:

@@ -154,10 +154,11 @@ def test_four_bayer_phases_have_networks_of_their_own() -> None:
 
 
 def test_the_batch_is_split_evenly_whatever_the_number_of_ranks() -> None:
-    whole = spread(16, 0.125, context("student"))
+    chosen, others, number = spread(16, 0.125, context("student"))
     parts = [spread(8, 0.125, context("student", rank=rank, world=2)) for rank in range(2)]
-    assert torch.equal(whole, torch.cat(parts)) and int(whole.sum()) == 2
-    assert int(spread(2, 0.01, context("student")).sum()) == 1 and int(spread(2, 0.99, context("student")).sum()) == 1
+    assert torch.equal(chosen, torch.cat([part[0] + 8 * rank for rank, part in enumerate(parts)])) and number == 2
+    assert sorted([*chosen.tolist(), *others.tolist()]) == list(range(16))
+    assert [spread(2, share, context("student"))[2] for share in (0.01, 0.99)] == [1, 1]
 
 
 def distilled(one: DBSN, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

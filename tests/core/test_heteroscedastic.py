@@ -20,6 +20,7 @@ from denoise_core.noise.heteroscedastic import (
 )
 from denoise_core.noise.models import noise_families, parse_noise
 from denoise_core.seeding import generator
+from denoise_core.specification import DataSpec, load_data
 
 LEVELS = (0.1, 0.5, 0.9)
 FORMS = {"hg40_10": (16.1, 30.0, 39.2), "hgt40_10": (10.8, 22.4, 37.4), "hgv40_10": (14.0, 30.0, 46.0)}
@@ -208,3 +209,9 @@ def test_gray_images_are_refused(name: str) -> None:
 def test_wrong_names(name: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         parse_noise(name)
+
+
+@pytest.mark.parametrize("name", ["mg75", "mgdraw75", "cov100_0_0_100_0_100"])
+def test_colour_noise_on_gray_images_is_refused_before_training(name: str) -> None:
+    with pytest.raises(UserError, match="--channels 3"):
+        load_data(DataSpec(noise=name), None)
