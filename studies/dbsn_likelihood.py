@@ -22,12 +22,12 @@ study = Study(
     method="dbsn",
     axes=[
         joint(("likelihood", "trace_weight", "noise_start", "wide_branch"), SETTINGS),
-        grid("output", ["mu", "bayes"]),
+        grid("estimate", ["mu", "bayes"]),
     ],
     data=UnpairedPhotographs(("gauss25", "hg40_10"), with_clean=False),
     base={"distil": False},
     by_noise={"hg": {"noise_form": "heteroscedastic"}},
-    plot=Bars(x="output", facet="noise"),
+    plot=Bars(x="estimate", facet="noise"),
 )
 
 if __name__ == "__main__":

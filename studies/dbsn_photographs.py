@@ -14,12 +14,12 @@ study = Study(
     method="dbsn",
     axes=[
         joint(("pixel_shuffle", "bayer_groups"), [(1, False), (4, False), (4, True)]),
-        grid("output", ["bayes", "student"]),
+        grid("estimate", ["bayes", "student"]),
     ],
     data=RecordedPhotographs(),
     base={"labels": "whole", "noise_form": "heteroscedastic", "trace_weight": 0.02},
     paper=PaperTable("dbsn", "table4"),
-    plot=Bars(x="output", facet="noise", metrics=("psnr", "ssim")),
+    plot=Bars(x="estimate", facet="noise", metrics=("psnr", "ssim")),
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ study = Study(
     name="dbsn_stages",
     question="What do Bayes' rule and the distilled student each add to D-BSN's blind-spot estimate?",
     method="dbsn",
-    axes=[grid("output", ["mu", "bayes", "student"])],
+    axes=[grid("estimate", ["mu", "bayes", "student"])],
     data=UnpairedPhotographs(
         ("gauss25", "gauss15", "gauss50", "hg40_10"), ("gauss15", "gauss25", "gauss50", "hg40_10", "mg75")
     ),
@@ -20,7 +20,7 @@ study = Study(
     search=["lr", "joint_lr", "student_lr", "trace_weight"],
     references=["mwcnn_n2c", "mwcnn_n2n", "laine19"],
     paper=PaperTable("dbsn", "table1", also=("table2", "table3")),
-    plot=Bars(x="output", facet="noise"),
+    plot=Bars(x="estimate", facet="noise"),
 )
 
 if __name__ == "__main__":

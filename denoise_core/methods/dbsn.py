@@ -171,34 +171,34 @@ class DBSN(Method):
 
     def denoise(self, noisy: Tensor) -> Tensor:
         """The chosen estimate, or the last before it that is trained so far, clipped to [0, 1]."""
-        wanted = len(OUTPUTS) - 1 if self.config.output == "best" else OUTPUTS.index(self.config.output)
-        output = OUTPUTS[min(wanted, int(self.stage))]
-        if output == "student":
+        wanted = len(OUTPUTS) - 1 if self.config.estimate == "best" else OUTPUTS.index(self.config.estimate)
+        estimate = OUTPUTS[min(wanted, int(self.stage))]
+        if estimate == "student":
             return wide(self.student(noisy)).clamp(0, 1)
         of_image = self.config.noise_network == "image"
-        return self._first_stage(noisy, output, self.config.fusion_gamma, of_image=of_image).clamp(0, 1)
+        return self._first_stage(noisy, estimate, self.config.fusion_gamma, of_image=of_image).clamp(0, 1)
 
-    def _first_stage(self, noisy: Tensor, output: str, gamma: float = 1.0, *, of_image: bool = False) -> Tensor:
+    def _first_stage(self, noisy: Tensor, estimate: str, gamma: float = 1.0, *, of_image: bool = False) -> Tensor:
         """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for.
 
         ``of_image``: the noise level is that of a network that goes on learning on the image.
         """
         factor = self.config.pixel_shuffle
         if factor == 1:
-            return self._estimate(cast(Teacher, self.teachers[0]), noisy, output, gamma, of_image)
+            return self._estimate(cast(Teacher, self.teachers[0]), noisy, estimate, gamma, of_image)
         parts = split(noisy, factor)
         result = torch.empty_like(parts)
         for at in range(len(parts)):  # one at a time: they are as large as a small image
             number = bayer_group(at % factor**2, factor) if len(self.teachers) > 1 else 0
             teacher = cast(Teacher, self.teachers[number])
-            result[at : at + 1] = self._estimate(teacher, parts[at : at + 1], output, gamma, of_image)
+            result[at : at + 1] = self._estimate(teacher, parts[at : at + 1], estimate, gamma, of_image)
         height, width = noisy.shape[-2:]
         joined = join(result, factor, (height, width))
         return guided_filter(joined, joined, self.config.guided_radius, self.config.guided_eps)
 
-    def _estimate(self, teacher: Teacher, noisy: Tensor, output: str, gamma: float, of_image: bool) -> Tensor:
+    def _estimate(self, teacher: Teacher, noisy: Tensor, estimate: str, gamma: float, of_image: bool) -> Tensor:
         mu, features = (wide(one) for one in teacher.mean(noisy))
-        if output == "mu":
+        if estimate == "mu":
             return mu
         mean = teacher.mean_variance(features)
         noise = self._noise_of_image(teacher, noisy, mu, mean) if of_image else teacher.noise(noisy, mu)

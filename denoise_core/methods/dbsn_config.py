@@ -95,7 +95,7 @@ class DBSNConfig(MethodConfig):
         ge=0,
     )  # fmt: skip
     # ---- inference ----
-    output: Literal["best", "student", "bayes", "mu"] = Param(
+    estimate: Literal["best", "student", "bayes", "mu"] = Param(
         "best", "which estimate; best: that of the last stage", affects="inference", paper="Table 1"
     )
     fusion_gamma: float = Param(1.0, "factor of the noise's covariance in Bayes' rule", affects="inference", gt=0, le=4)
@@ -121,11 +121,11 @@ class DBSNConfig(MethodConfig):
             raise ValueError("a batch holds as many crops of each Bayer phase: give batch_size = 4, 8, 12, ...")
         return value
 
-    @field_validator("output")
+    @field_validator("estimate")
     @classmethod
     def _trained(cls, value: str, info: ValidationInfo) -> str:
         if value == "student" and not info.data.get("distil", True):
-            raise ValueError("there is no student without stage 2: give output = bayes or mu, or distil = true")
+            raise ValueError("there is no student without stage 2: give estimate = bayes or mu, or distil = true")
         return value
 
 

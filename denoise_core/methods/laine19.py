@@ -24,7 +24,7 @@ class Laine19Config(DBSNConfig):
     features: int = Param(48, "channels of the U-Net's encoder", affects=MEAN, ge=1)
     depth: int = Param(5, "its poolings", affects=MEAN, ge=1, le=5)
     distil: Literal[False] = Param(False, "there is no second stage", affects="length")
-    output: Literal["best", "bayes", "mu"] = Param(
+    estimate: Literal["best", "bayes", "mu"] = Param(
         "best", "which estimate; best: the Bayes estimate", affects="inference", paper="Table 1"
     )
 

@@ -76,16 +76,16 @@ def test_dbsn_has_all_printed_cells() -> None:
 @pytest.mark.parametrize(
     ("table", "keys", "psnr", "ssim", "note"),
     [
-        ("table1", {"noise": "gauss25", "output": "bayes"}, 29.12, None, ""),
-        ("table1", {"noise": "hg40_10", "output": "student", "dataset": "bsd68"}, 30.10, None, ""),
+        ("table1", {"noise": "gauss25", "estimate": "bayes"}, 29.12, None, ""),
+        ("table1", {"noise": "hg40_10", "estimate": "student", "dataset": "bsd68"}, 30.10, None, ""),
         ("table1_references", {"noise": "gauss50", "method": "mwcnn_n2c"}, 26.53, None, ""),
         ("table1_references", {"noise": "gauss15", "method": "gcbd"}, 31.37, None, ""),
-        ("table2", {"noise": "mg75", "output": "bayes"}, 26.48, None, ""),
+        ("table2", {"noise": "mg75", "estimate": "bayes"}, 26.48, None, ""),
         ("table2_references", {"noise": "gauss25", "method": "cdncnn"}, 30.71, None, "looks misprinted"),
         ("table2_references", {"noise": "hg40_10", "method": "mwcnn_n2n"}, 31.13, None, ""),
-        ("table3", {"noise": "gauss50", "dataset": "mcmaster18", "output": "student"}, 29.58, None, ""),
+        ("table3", {"noise": "gauss50", "dataset": "mcmaster18", "estimate": "student"}, 29.58, None, ""),
         ("table3_references", {"noise": "gauss25", "dataset": "kodak24", "method": "laine19"}, 32.33, None, ""),
-        ("table4", {"dataset": "dnd", "output": "student"}, 37.93, 0.9373, "MWCNN(unpaired)"),
+        ("table4", {"dataset": "dnd", "estimate": "student"}, 37.93, 0.9373, "MWCNN(unpaired)"),
         ("table4_references", {"dataset": "cc15", "method": "bm3d"}, 35.19, 0.9063, "CBM3D"),
     ],
 )
@@ -107,22 +107,22 @@ def test_the_noises_and_sets_of_dbsn_have_names_for_people() -> None:
 
 
 def test_dbsn_and_its_references_are_looked_up_in_one_table_and_from_one_another() -> None:
-    """A study names the paper's own tables: its cells have an output, its references only a method."""
+    """A study names the paper's own tables: its cells have an estimate, its references only a method."""
     own = PaperTable("dbsn", "table1", also=("table2", "table3", "table4"))
     for noise, dataset, bayes, student, n2c, laine in (
         ("gauss25", "bsd68", 29.12, 29.38, 29.41, 29.27),
         ("gauss25", "cbsd68", 30.61, 31.40, 31.40, 31.35),
     ):
         at = {"noise": noise, "dataset": dataset}
-        outputs = [own.lookup(method="dbsn", output=output, **at) for output in ("bayes", "student", "mu")]
+        outputs = [own.lookup(method="dbsn", estimate=estimate, **at) for estimate in ("bayes", "student", "mu")]
         assert [value and value.psnr for value in outputs] == [bayes, student, None]
         others = [own.lookup_anywhere(method=method, **at) for method in ("mwcnn_n2c", "laine19")]
         assert [value and value.psnr for value in others] == [n2c, laine]
     both = PaperTable("dbsn", "table1", also=("table1_references",))
     reference = both.lookup(method="mwcnn_n2n", noise="hg40_10")
-    cell = both.lookup(method="dbsn", output="bayes", noise="hg40_10")
+    cell = both.lookup(method="dbsn", estimate="bayes", noise="hg40_10")
     assert reference is not None and cell is not None and (reference.psnr, cell.psnr) == (29.53, 29.16)
-    with pytest.raises(UserError, match=r"add one of: .*output"):
+    with pytest.raises(UserError, match=r"add one of: .*estimate"):
         both.lookup(method="dbsn", noise="gauss15")
 
 

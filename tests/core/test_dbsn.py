@@ -61,7 +61,7 @@ def context(phase: str, step: int = 0, rank: int = 0, world: int = 1) -> Context
 
 @pytest.mark.parametrize("name", ["dbsn", "laine19"])
 def test_mu_is_blind_to_its_own_pixel_in_the_whole_method(name: str) -> None:
-    one = create(name, {**method_class(name).recipes["smoke"].config, "output": "mu"}, 1, seed=0)
+    one = create(name, {**method_class(name).recipes["smoke"].config, "estimate": "mu"}, 1, seed=0)
     one.eval()
     image = tensor(1, 1, 9, 11)
     for y, x in ((0, 0), (4, 5), (8, 10)):
@@ -76,7 +76,7 @@ def test_the_phases_are_mu_then_the_likelihood_then_the_student() -> None:
     assert [phase.name for phase in method().phases()] == ["mu", "joint", "student"]
     with_all = method(variance_steps=0.5, warm_steps=0.5)
     assert [phase.name for phase in with_all.phases()] == ["mu", "variance", "joint", "warm", "student"]
-    assert [phase.name for phase in method(distil=False, output="mu").phases()] == ["mu", "joint"]
+    assert [phase.name for phase in method(distil=False, estimate="mu").phases()] == ["mu", "joint"]
 
 
 def test_the_variances_phase_leaves_mu_alone() -> None:
@@ -107,7 +107,7 @@ def test_the_likelihood_starts_at_the_residuals_mean_square() -> None:
 
 def test_an_implausible_step_changes_nothing() -> None:
     """Neither weights nor moments: the official code's guard lets the gradients through."""
-    one = trainer(method(distil=False, output="bayes"), steps=3)
+    one = trainer(method(distil=False, estimate="bayes"), steps=3)
     for step in one.run():
         if step == 4:  # in the joint phase
             break
@@ -137,7 +137,7 @@ def test_four_bayer_phases_have_networks_of_their_own() -> None:
     assert [update.group for update in updates] == ["teacher0", "teacher1", "teacher2", "teacher3"]
     list(run.run())
     assert one.denoise(tensor(1, 1, 37, 42)).shape == (1, 1, 37, 42)
-    plain = method(pixel_shuffle=2, bayer_groups=True, guided_radius=0, output="mu")  # that filter changes nothing
+    plain = method(pixel_shuffle=2, bayer_groups=True, guided_radius=0, estimate="mu")  # that filter changes nothing
     plain.eval()
     image = tensor(1, 1, 16, 16)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_the_students_losses_are_means_over_their_own_crops() -> None:
     one.enter("student")
     batch = {"noisy": tensor(8, 1, 16, 16), "clean_unpaired": tensor(8, 1, 16, 16, seed=1)}
     seen: list[Tensor] = []
-    hook = one.student.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0], output)))
+    hook = one.student.register_forward_hook(lambda _, inputs, result: seen.extend((inputs[0], result)))
     logs = distilled(one, batch)
     hook.remove()
     given, made = (value.detach().numpy() for value in seen)
@@ -238,7 +238,7 @@ def test_trainings_with_other_likelihoods_share_mu() -> None:
     usual = links()
     assert links(likelihood="constrained")[0] == usual[0] and links(likelihood="constrained")[1] != usual[1]
     assert links(distillation_lambda=1.0)[:2] == usual[:2] and links(distillation_lambda=1.0)[2] != usual[2]
-    assert links(distil=False, output="bayes") == usual[:2]
+    assert links(distil=False, estimate="bayes") == usual[:2]
     assert links(noise_form="heteroscedastic")[0] == usual[0]
     assert links(width=7)[0] != usual[0]
 
@@ -264,9 +264,9 @@ def test_each_stage_gives_the_best_that_it_has() -> None:
         second = one.denoise(image)
         one.enter("student")
         third = one.denoise(image)
-        one.reconfigure({"output": "bayes"})
+        one.reconfigure({"estimate": "bayes"})
         assert torch.equal(one.denoise(image), second)
-        one.reconfigure({"output": "mu"})
+        one.reconfigure({"estimate": "mu"})
         assert torch.equal(one.denoise(image), first)
     assert first.shape == second.shape == third.shape == image.shape
     assert not torch.equal(first, second) and not torch.equal(second, third)
@@ -276,7 +276,7 @@ def test_a_network_of_the_image_fits_the_image_and_repeats() -> None:
     one = method(noise_network="image", image_steps=30, joint_lr=0.02)
     one.enter("joint")
     one.eval()
-    one.reconfigure({"output": "bayes"})
+    one.reconfigure({"estimate": "bayes"})
     image = tensor(1, 1, 24, 24)
     before = {name: value.clone() for name, value in one.state_dict().items()}
     with torch.inference_mode():
@@ -297,8 +297,8 @@ def test_the_factor_of_the_fusion_moves_towards_mu() -> None:
         with torch.no_grad():
             return one.denoise(image)
 
-    mu = result(output="mu")
-    distances = [(result(output="bayes", fusion_gamma=gamma) - mu).abs().mean() for gamma in (0.5, 1.0, 2.0)]
+    mu = result(estimate="mu")
+    distances = [(result(estimate="bayes", fusion_gamma=gamma) - mu).abs().mean() for gamma in (0.5, 1.0, 2.0)]
     assert distances[0] > distances[1] > distances[2]
 
 
@@ -325,7 +325,7 @@ def test_every_form_of_noise_trains_and_is_described(channels: int, form: str) -
 @pytest.mark.parametrize(
     ("channels", "config", "message"),
     [
-        (1, {"distil": False, "output": "student"}, "there is no student without stage 2"),
+        (1, {"distil": False, "estimate": "student"}, "there is no student without stage 2"),
         (1, {"joint_steps": 0}, "give joint_steps above 0"),
         (1, {"bayer_groups": True, "pixel_shuffle": 3}, "where pixel_shuffle is even"),
         (1, {"bayer_groups": True, "pixel_shuffle": 4, "batch_size": 6}, "give batch_size = 4, 8, 12"),
@@ -345,7 +345,7 @@ def test_clean_images_are_needed_for_stage_2_only() -> None:
     data = SimulatedNoiseSource(images, parse_noise("gauss25"), "fresh", 5, torch.device("cpu"))
     with pytest.raises(UserError, match="needs the image fields clean_unpaired"):
         trainer(method(), data=data)
-    assert not trainer(method(distil=False, output="bayes"), data=data).finished
+    assert not trainer(method(distil=False, estimate="bayes"), data=data).finished
 
 
 def test_sub_images_must_hold_a_crop() -> None:
