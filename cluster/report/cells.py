@@ -89,7 +89,7 @@ def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol:
     outputs = rows[rows["output"] == "denoised"]
     ours = outputs[outputs["role"] == "cell"]
     keys = pd.Series([cell_of(row) for row in ours[list(results.axes)].itertuples(index=False)], index=ours.index)
-    tables = {cell: _pivot(ours[keys == cell]) for cell in _ordered(keys.unique())}
+    tables = {cell: _pivot(ours[keys == cell]) for cell in _ordered(results, keys.unique())}
     seeds, dropped = _common_seeds(tables)
     kept = {cell: table.loc[seeds].dropna(axis=1) for cell, table in tables.items() if cell not in dropped}
     images = sorted(set.intersection(*(set(table.columns) for table in kept.values()))) if kept else []
@@ -114,7 +114,7 @@ def planned_cells(results: StudyResults) -> list[Cell]:
     """Every cell that the study planned or measured, in the order of its values."""
     frames = [frame[frame["role"] == "cell"] for frame in (results.trials, results.measurements)]
     found = {cell_of(row) for frame in frames for row in frame[list(results.axes)].itertuples(index=False)}
-    return _ordered([cell for cell in found if any(value is not None for value in cell)])
+    return _ordered(results, [cell for cell in found if any(value is not None for value in cell)])
 
 
 def is_search(results: StudyResults) -> bool:
@@ -261,11 +261,15 @@ def _references(rows: pd.DataFrame, images: Sequence[str], seeds: Sequence[Any])
     return arrays
 
 
-def _ordered(cells: Sequence[Cell]) -> list[Cell]:
-    """Numbers by size, names by alphabet, a mixture by its text."""
+def _ordered(results: StudyResults, cells: Sequence[Cell]) -> list[Cell]:
+    """Numbers by size, names in the order in which the study plans them."""
+    planned = results.trials[results.trials["role"] == "cell"]
+    places = [{_plain(value): place for place, value in enumerate(planned[axis].unique())} for axis in results.axes]
 
-    def key(cell: Cell) -> tuple[tuple[int, float, str], ...]:
-        numeric = [isinstance(value, int | float) for value in cell]
-        return tuple((0, float(v), "") if n else (1, 0.0, str(v)) for v, n in zip(cell, numeric, strict=True))
+    def key(cell: Cell) -> list[tuple[int, float, str]]:
+        return [
+            (0, float(value), "") if isinstance(value, int | float) else (1, place.get(value, len(place)), str(value))
+            for value, place in zip(cell, places, strict=True)
+        ]
 
     return sorted(cells, key=key)
