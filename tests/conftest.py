@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ["DENOISE_CACHE"] = "off"  # tests leave nothing behind in the home folder
+# the two processes have a core each: more threads than that wait for one another and take several times as long
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 STUDIES = "tests/studies/"

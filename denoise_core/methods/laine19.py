@@ -49,7 +49,7 @@ class Laine19(DBSN):
     name = "laine19"
     version = 1
     title = "Laine19 (blind-spot U-Net, posterior mean)"
-    lineage = "laine19"
+    lineage = ""  # its phases are nobody else's
     Config: ClassVar[type[MethodConfig]] = Laine19Config
     config: Laine19Config
     assumes = Assumptions(zero_mean=True, pixel_independent=True, signal_independent=False, fields=("noisy",))
