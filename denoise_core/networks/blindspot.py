@@ -156,11 +156,10 @@ class RotatedBlindSpot(nn.Module):
     pixel more, so that a pixel sees the rows above it; 1x1 convolutions combine the four half planes.
 
     ``depth`` max-poolings. The image is padded with zeros at bottom and right to multiples of 2 ** depth, and the
-    result cropped. Kaiming initialisation with the gain of LeakyReLU(0.2), the last layer linear, times
-    ``init_scale`` (Neighbor2Neighbor's code: 0.1); biases 0.
+    result cropped. Kaiming initialisation with the gain of LeakyReLU(0.2), the last layer linear; biases 0.
     """
 
-    def __init__(self, channels: int, outputs: int, features: int = 48, *, depth: int = 5, init_scale: float = 1.0):
+    def __init__(self, channels: int, outputs: int, features: int = 48, *, depth: int = 5):
         super().__init__()
         wide = 2 * features
         self.depth = depth
@@ -182,7 +181,7 @@ class RotatedBlindSpot(nn.Module):
                 nn.Conv2d(wide, outputs, 1),
             ]
         )
-        _initialise(self, init_scale)
+        _initialise(self)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """See the class."""
@@ -233,13 +232,12 @@ def _leaky(hidden: Tensor) -> Tensor:
     return F.leaky_relu(hidden, 0.2, inplace=True)
 
 
-def _initialise(network: RotatedBlindSpot, scale: float) -> None:
+def _initialise(network: RotatedBlindSpot) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             if isinstance(module, nn.ConvTranspose2d):  # its pixels do not overlap: each sees one tap of every channel
-                nn.init.normal_(module.weight, std=scale / math.sqrt(module.in_channels))
+                nn.init.normal_(module.weight, std=1 / math.sqrt(module.in_channels))
             else:
                 slope = 1.0 if module is network.tail[2] else 0.2  # slope 1 is a linear layer
                 nn.init.kaiming_normal_(module.weight, a=slope)
-                module.weight.data.mul_(scale)
             nn.init.zeros_(module.bias)
