@@ -1,9 +1,10 @@
-"""Measures a trained method on test images: one value an image, repeat, metric and protocol; the noisy input too."""
+"""Measures a trained method on test images: one value an image, repeat, metric and protocol; the noisy input too, and
+the noise of methods that generate it."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from denoise_core.diagnostics import GENERATED
 from denoise_core.images.windows import to_window
 from denoise_core.inference import MAX_PIXELS, denoise_image
-from denoise_core.method import Method
+from denoise_core.method import Denoise, Method
 from denoise_core.metrics.full_reference import measure, psnr
-from denoise_core.metrics.protocol import PROTOCOLS
+from denoise_core.metrics.generation import akld
+from denoise_core.metrics.protocol import PROTOCOLS, MetricProtocol
 from denoise_core.noise.evaluation import noisy_test_images
 from denoise_core.noise.models import simulated_noise
+from denoise_core.seeding import generator
 from denoise_core.specification import EVALUATION_FIELDS, LoadedData
 from denoise_core.trainer import Ranks
 
@@ -29,7 +33,7 @@ PREVIEW_IMAGES = 2
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row: ``output`` is ``denoised`` or ``noisy``."""
+    """One row: ``output`` is ``denoised``, ``noisy`` or, for what is measured of its noise, ``generated``."""
 
     dataset: str
     image_id: str
@@ -42,7 +46,8 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Preview:
-    """A small crop as PNG; ``kind`` is ``clean``, ``noisy`` or ``denoised``."""
+    """A small crop as PNG; ``kind`` is ``clean``, ``noisy`` or ``denoised``, and where noise is generated also
+    ``generated``, ``noise`` and ``generated noise``: what was added, around middle gray."""
 
     dataset: str
     image_id: str
@@ -67,45 +72,97 @@ def evaluate(
     protocols = tuple(dict.fromkeys((method.protocol, CANONICAL)))
     result = Evaluation([], [])
     for images in data.test:
-        draws = noisy_test_images(images, noise, data.spec.repeats)
-        for index, (image_id, repeat, noisy, clean) in enumerate(draws):
+        inputs = noisy_test_images(images, noise, data.spec.repeats)
+        for index, (image_id, repeat, noisy, clean) in enumerate(inputs):
             if index % ranks.world != ranks.rank:
                 continue
             noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
-            denoised = denoise(method, noisy, device)
-            for output, image in (("noisy", noisy), ("denoised", denoised)):
-                for protocol in protocols:
-                    for metric, value in measure(PROTOCOLS[protocol], image, clean).items():
+            kinds = {"clean": clean, "noisy": noisy, "denoised": denoise(method, noisy, device)}
+            for protocol in protocols:
+                for output in ("noisy", "denoised"):
+                    for metric, value in measure(PROTOCOLS[protocol], kinds[output], clean).items():
                         result.measurements.append(
                             Measurement(images.name, image_id, repeat, output, metric, protocol, value)
                         )
+            generated = list(draws(method, clean, image_id, method.draws, device))
+            for protocol in protocols:
+                for metric, value in _of_noise(method, clean, noisy, generated, PROTOCOLS[protocol], device).items():
+                    result.measurements.append(
+                        Measurement(images.name, image_id, repeat, GENERATED, metric, protocol, value)
+                    )
             if repeat == 0 and image_id in images.ids[:PREVIEW_IMAGES]:
-                kinds = {"clean": clean, "noisy": noisy, "denoised": denoised}
+                if generated:
+                    kinds |= noise_pictures(clean, noisy, generated[0])
                 result.previews.extend(Preview(images.name, image_id, kind, crop) for kind, crop in _crops(kinds))
     return result
 
 
-def validation_psnr(method: Method, data: LoadedData, device: torch.device) -> float:
-    """Mean canonical PSNR in dB on images that are neither trained on nor reported on, which ``data`` must have."""
+def validation(method: Method, data: LoadedData, device: torch.device) -> dict[str, float]:
+    """Means over images that are neither trained on nor reported on, which ``data`` must have: ``psnr``, canonical and
+    in dB, and ``akld`` of one draw an image where noise is generated."""
     assert data.validation is not None
-    values = []
-    for _, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
+    values: dict[str, list[float]] = {"psnr": []}
+    for image_id, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
         noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
-        values.append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
-    return float(np.mean(values))
+        values["psnr"].append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
+        if method.draws:
+            generated = draws(method, clean, image_id, 1, device)
+            values.setdefault("akld", []).append(akld(clean, noisy, generated))
+    return {name: float(np.mean(several)) for name, several in values.items()}
+
+
+def draws(method: Method, clean: Tensor, image_id: str, count: int, device: torch.device) -> Iterator[Tensor]:
+    """``count`` noisy versions (C, H, W) that the method generates of ``clean``, clipped, the same in every training.
+
+    A draw depends on the id of the image and its number only, and is made on the CPU.
+    """
+    method.eval()
+    for number in range(count):
+        with torch.inference_mode():
+            one = method.generate(clean[None].to(device), generator("draw", image_id, number))[0]
+        yield one.clamp(0, 1).float().cpu()
+
+
+def _of_noise(
+    method: Method,
+    clean: Tensor,
+    noisy: Tensor,
+    generated: Sequence[Tensor],
+    protocol: MetricProtocol,
+    device: torch.device,
+) -> dict[str, float]:
+    """AKLD and PGap of one image, as far as the method can tell them."""
+    found: dict[str, float] = {}
+    if generated:
+        found["akld"] = akld(clean, noisy, generated)
+    if (twins := method.twins()) is not None:
+        real, simulated = (measure(protocol, denoise(method, noisy, device, one), clean)["psnr"] for one in twins)
+        found["pgap"] = real - simulated
+    return found
+
+
+def noise_pictures(clean: Tensor, noisy: Tensor, generated: Tensor) -> dict[str, Tensor]:
+    """``generated``, and ``noise`` and ``generated noise`` around middle gray, both at the scale of the real one."""
+    scale = 6 * max(float((noisy - clean).std()), 1 / 255)
+    return {
+        "generated": generated,
+        "noise": 0.5 + (noisy - clean) / scale,
+        "generated noise": 0.5 + (generated - clean) / scale,
+    }
 
 
 def _viewed(image: Tensor, window: str) -> Tensor:
     return to_window(image, window) if window else image
 
 
-def denoise(method: Method, noisy: Tensor, device: torch.device) -> Tensor:
-    """(C, H, W) in, (C, H, W) out on the CPU; always in fp32, in evaluation mode."""
+def denoise(method: Method, noisy: Tensor, device: torch.device, by: Denoise | None = None) -> Tensor:
+    """(C, H, W) in, (C, H, W) out on the CPU; always in fp32, in evaluation mode; ``by`` is method.denoise or another
+    network of the method."""
     training = method.training
     method.eval()
     try:
         pixels = max(MAX_PIXELS, noisy[0].numel()) if method.whole_images else MAX_PIXELS
-        return denoise_image(method.denoise, noisy.to(device), max_pixels=pixels).float().cpu()
+        return denoise_image(by or method.denoise, noisy.to(device), max_pixels=pixels).float().cpu()
     finally:
         method.train(training)
 

@@ -24,6 +24,8 @@ from denoise_core.images.source import ImageSource
 from denoise_core.schedule import Schedule, constant
 from denoise_core.seeding import generator
 
+Denoise = Callable[[Tensor], Tensor]
+"""(N, C, H, W) noisy -> denoised, both in [0, 1]."""
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -208,6 +210,20 @@ class Method(nn.Module):
     def denoise(self, noisy: Tensor) -> Tensor:
         """Denoises (N, C, H, W) in [0, 1], any H and W."""
         raise NotImplementedError
+
+    @property
+    def draws(self) -> int:
+        """Versions of each test image whose noise is compared with the real one; 0 where none is generated."""
+        return 0
+
+    def generate(self, clean: Tensor, random: torch.Generator) -> Tensor:
+        """A noisy version of (N, C, H, W) in [0, 1] with what was learned of the noise; all randomness is ``random``'s,
+        which lives on the CPU."""
+        raise NotImplementedError
+
+    def twins(self) -> tuple[Denoise, Denoise] | None:
+        """Denoisers that were trained alike on real and on generated pairs, whose difference is PGap."""
+        return None
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Evaluated, Store
 from denoise_core.diagnostics import Diagnostic, rows
 from denoise_core.errors import TrainingDiverged
-from denoise_core.evaluation import Evaluation, evaluate, validation_psnr
+from denoise_core.evaluation import Evaluation, evaluate, validation
 from denoise_core.memory import peak_memory_mb
 from denoise_core.method import Method, create, method_class
 from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
@@ -231,11 +231,12 @@ class Training:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
-        value = validation_psnr(trainer.method, data, self.device)
+        values = validation(trainer.method, data, self.device)
+        value = values["psnr"]
         if value != value:
             raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {trainer.steps}")
         self._eval_s += time.perf_counter() - started
-        self._point(step, {VALIDATION: value})
+        self._point(step, {f"validation_{name}": one for name, one in values.items()})
         self.objective = value
         return line.report(step) if rung is None else line.report(step, rung, value)
 

@@ -84,4 +84,14 @@ PROTOCOLS: dict[str, MetricProtocol] = {
         ssim=SSIM("gaussian", 11, 1.5, sample_covariance=False, data_range=1.0),
         description="Prediction clipped, not rounded, peak 1; SSIM with a Gaussian window 11x11, sigma 1.5.",
     ),
+    # Evaluation code of Yue et al., DANet, ECCV 2020.
+    "danet": MetricProtocol(
+        name="danet",
+        peak=255.0,
+        clip_prediction=True,
+        round_to_8_bit=True,
+        ssim=SSIM("gaussian", 11, 1.5, sample_covariance=False, data_range=255.0),
+        description="Both images clipped, rounded to 8 bits, peak 255; SSIM with a Gaussian window 11x11, sigma 1.5; "
+        "PGap from these PSNR values.",
+    ),
 }
