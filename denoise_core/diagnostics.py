@@ -160,6 +160,19 @@ def describe_level(clean: Tensor, noise: Tensor | None, variance: Tensor, *, by_
     found = [scalar("noise_std", series, math.sqrt(values.mean()) * RANGE) for series, values in squares.items()]
     if not by_intensity:
         return found
+    return found + _by_intensity(clean, squares)
+
+
+def describe_levels(clean: Tensor, noises: Mapping[str, Tensor]) -> list[Diagnostic]:
+    """The standard deviation of each of ``noises``, by series, by the ``clean`` intensity as in :func:`describe_level`.
+
+    All (N, C, H, W), in units of [0, 1].
+    """
+    return _by_intensity(clean, {series: _plain(noise) ** 2 for series, noise in noises.items()})
+
+
+def _by_intensity(clean: Tensor, squares: Mapping[str, Array]) -> list[Diagnostic]:
+    found = []
     bins = np.clip((_plain(clean) * LEVELS).astype(np.int64), 0, LEVELS - 1)
     counts = np.bincount(bins, minlength=LEVELS)
     kept = counts >= LEAST

@@ -53,12 +53,13 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Group:
-    """Networks that one optimizer steps. ``after`` runs after each step (weight clipping, Lookahead, averaging)."""
+    """Networks that one optimizer steps. ``clip`` may change their gradients before each step, ``after`` runs after it
+    (weight clipping, Lookahead, averaging)."""
 
     networks: tuple[nn.Module, ...]
     optimizer: Optimizer
     schedule: Schedule = constant
-    clip_norm: float | None = None
+    clip: Callable[[Sequence[nn.Parameter]], None] | None = None
     after: Callable[[], None] | None = None
 
     def parameters(self) -> list[nn.Parameter]:

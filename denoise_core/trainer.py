@@ -251,8 +251,8 @@ class Trainer:
         torch.autograd.backward(update.loss, inputs=parameters)
         if self.ranks.world > 1:
             self._average_gradients(parameters)
-        if group.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, group.clip_norm)
+        if group.clip is not None:
+            group.clip(parameters)
         factor = group.schedule(progress)
         for settings, base in zip(optimizer.param_groups, self._base_lr[update.group], strict=True):
             settings["lr"] = base * factor

@@ -15,8 +15,18 @@ def dihedral(images: Sequence[Tensor], context: Context) -> list[Tensor]:
 
     All tensors get the same symmetries.
     """
-    drawn = context.randint(2, (len(images[0]), 3)).bool()[:, :, None, None, None]
-    result = []
+    return _moved(images, context.randint(2, (len(images[0]), 3)).bool())
+
+
+def mostly_upright(images: Sequence[Tensor], context: Context) -> list[Tensor]:
+    """As :func:`dihedral`, but one half stay as they are and each of the other seven symmetries has 1/14 (DANet)."""
+    number = (context.randint(14, (len(images[0]), 1)) - 6).clamp_min(0)
+    return _moved(images, (number >> torch.arange(3, device=number.device)) % 2 == 1)
+
+
+def _moved(images: Sequence[Tensor], steps: Tensor) -> list[Tensor]:
+    """``steps`` (N, 3): whether to flip left to right, upside down, and to transpose."""
+    drawn, result = steps[:, :, None, None, None], []
     for image in images:
         image = torch.where(drawn[:, 0], image.flip(-1), image)
         image = torch.where(drawn[:, 1], image.flip(-2), image)

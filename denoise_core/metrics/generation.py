@@ -34,7 +34,7 @@ def local_variance(noise: Tensor) -> Tensor:
 
 
 def akld(clean: Tensor, noisy: Tensor, generated: Iterable[Tensor]) -> float:
-    """Eq. 12 to 14: the mean Kullback-Leibler divergence of Gaussians with the two local variances; 0 is best.
+    """Eq. 10 to 13: the mean Kullback-Leibler divergence of Gaussians with the two local variances; 0 is best.
 
     All images are (C, H, W) in [0, 1]; ``generated`` are draws for the same clean image, clipped to [0, 1] here as in
     the official code. With the ratio s of generated to real variance, bounded to [0.1, 10], one draw counts

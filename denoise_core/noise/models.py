@@ -50,7 +50,9 @@ class NoiseModel(ABC):
 
     @abstractmethod
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """A noisy version of ``clean`` (N, C, H, W) in [0, 1]: the same shape and type, neither clipped nor rounded.
+        """A noisy version of ``clean`` (N, C, H, W) in [0, 1]: the same shape and type, not rounded.
+
+        It is not clipped, except where the description says so.
 
         All randomness comes from ``generator``, which must live on the device of ``clean``.
         """
