@@ -119,7 +119,8 @@ def _measure(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[
         torch.set_num_threads(threads)
     lengths = [stretch.last - stretch.first for stretch in trainer.stretches]
     costs = [step * length for step, length in zip(per_step, lengths, strict=True)]
-    pixels = sum(one[0].numel() for images in data.test for one in images.pixels) * spec.data.repeats * evaluations
+    images = sum(height * width for one in data.test for _, height, width in one.shapes)
+    pixels = images * spec.data.repeats * evaluations
     groups = [link.group_id for link in spec.links]
     phases = dict(zip(groups, costs, strict=True)) if len(groups) == len(costs) else {groups[0]: sum(costs)}
     return phases, per_pixel * pixels

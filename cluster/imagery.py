@@ -285,5 +285,56 @@ class RecordedPhotographs:
         return [f"Training images: {spec.train}, other cameras and scenes than the test's, on which the paper trains."]
 
 
+@dataclass(frozen=True)
+class PairedPhotographs:
+    """Pairs of a noisy and a clean image, given once and for all, in colour.
+
+    ``smoke`` and ``laptop`` take photographs with camera-like simulated noise (``cbsd400_train`` and ``cbsd68`` where
+    the data root has them, else bundled ones). ``gpu`` takes recorded pairs, split by scene: two sets of photographs
+    and, gray, one of fluorescence microscopy. ``paper`` is SIDD.
+    """
+
+    noise: str = "camera25_5"
+
+    def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
+        """See :class:`Imagery`."""
+        if budget == "paper":
+            return [_recorded("sidd_medium", ("sidd_validation",), channels=3, validation=20)]
+        if budget == "gpu" and (found := [one for one in RECORDED_SPLITS if _has(data_root, one[0])]):
+            return [
+                _recorded(f"{name}[{train}]", (f"{name}[{test}]",), channels=channels, validation=validation)
+                for _, name, channels, train, test, validation in found
+            ]
+        images: dict[str, Any] = {"train": "bundled_train", "test": ("bundled_test",), "validation": 1}
+        if budget != "smoke" and _has(data_root, "cbsd400_train", "cbsd68"):
+            images = {"train": "cbsd400_train[0:96]", "test": ("cbsd68[0:24]",), "validation": 4}
+        return [DataSpec(noise=self.noise, noise_realisation="frozen", channels=3, **images)]
+
+    def differs(self, spec: DataSpec) -> list[str]:
+        """See :class:`Imagery`."""
+        if spec.train == "sidd_medium":
+            return []
+        if spec.noise == "recorded":
+            return [f"Images: {spec.train}, tested on {', '.join(spec.test)}, recorded pairs, not the paper's of SIDD."]
+        return [
+            f"Images: {spec.train}, tested on {', '.join(spec.test)}, with simulated noise ({spec.noise}); the paper's "
+            "are recorded by smartphones."
+        ]
+
+
+RECORDED_SPLITS: tuple[tuple[str, str, Literal[1, 3], str, str, int], ...] = (
+    # no scene is on both sides: 0 and 4, 1 and 8, 2 and 3, 6 and 13 of cc15 show one each
+    ("cc15", "cc15", 3, "0:2,4:9,11:14", "2,3,9,10,14", 1),
+    ("polyu_sample", "polyu_sample", 3, "0:2,4:9,10,12:15,16,17,19", "2,3,9,11,15,18", 1),
+    ("wf_sample/w2s", "w2s", 1, "0:10", "10:15", 1),
+)
+"""Folder, set, channels, training images, test images, how many of the former are set aside."""
+
+
+def _recorded(train: str, test: tuple[str, ...], **others: Any) -> DataSpec:
+    images: dict[str, Any] = {"train": train, "test": test, **others}
+    return DataSpec(noise="recorded", noise_realisation="frozen", **images)
+
+
 def _has(data_root: Path | None, *names: str) -> bool:
     return data_root is not None and all((data_root / name).is_dir() for name in names)

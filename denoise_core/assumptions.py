@@ -16,7 +16,7 @@ CROPS, SIDE = 200, 128
 def measured_correlation(data: LoadedData) -> Correlation:
     """The correlation of the noise that training sees, always of the same crops. Raises UserError as a source does."""
     source: ImageSource = data.source(0, torch.device("cpu"))
-    side = min(SIDE, *(edge for image in data.seen.pixels for edge in image.shape[1:]))
+    side = min(SIDE, *(edge for shape in data.seen.shapes for edge in shape[1:]))
     crops = source.batch(size=CROPS, patch=side, seed=0, step=0, fields=("noisy",))["noisy"]
     return noise_correlation(list(crops))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from denoise_core.errors import UserError, nearest
-from denoise_core.images.image_set import ImageSet
+from denoise_core.images.image_set import ImageSet, LazyImages
 from denoise_core.images.windows import to_window
 from denoise_core.seeding import generator
 
@@ -57,13 +57,16 @@ class CropSource(ABC):
         self._images, self._unpaired, self._device = images, clean, device
         unpaired = {} if clean is None else {UNPAIRED: clean.pixels}
         # Whole images by field; a frozen noisy field is added when it is first asked for.
-        self._whole = {field: [one.to(device) for one in pixels] for field, pixels in {**whole, **unpaired}.items()}
+        self._whole = {field: _on(pixels, device) for field, pixels in {**whole, **unpaired}.items()}
         self.fields = frozenset(self._whole)
         self._view = partial(to_window, name=window) if window else _as_it_is
 
     @abstractmethod
-    def whole(self, field: str) -> list[Tensor]:
-        """Every whole image of a field, each (C, H, W) on the source's device. Raises UserError where there is none."""
+    def whole(self, field: str) -> Sequence[Tensor]:
+        """Every whole image of a field, each (C, H, W) on the source's device. Raises UserError where there is none.
+
+        Those of a set that is read when it is asked for (:class:`LazyImages`) are so here as well.
+        """
 
     @abstractmethod
     def identity(self, field: str) -> tuple[str | int, ...]:
@@ -76,8 +79,7 @@ class CropSource(ABC):
     def check(self, patch: int) -> list[str]:
         """Raises UserError if an image is smaller than ``patch`` x ``patch`` pixels; no warnings."""
         for images in filter(None, (self._images, self._unpaired)):
-            for image_id, image in zip(images.ids, images.pixels, strict=True):
-                height, width = image.shape[1:]
+            for image_id, (_, height, width) in zip(images.ids, images.shapes, strict=True):
                 if min(height, width) < patch:
                     raise UserError(
                         f"the image {image_id} of {images.name} has {height} x {width} pixels, less than the patch "
@@ -123,12 +125,14 @@ class CropSource(ABC):
         for position, (down, right) in enumerate(draws, start=step * size):
             epoch, within = divmod(position, total)
             index = _epoch_order(total, seed, epoch, *field)[within]
-            height, width = images.pixels[index].shape[1:]
+            _, height, width = images.shapes[index]
             places.append((index, int(down * (height - patch + 1)), int(right * (width - patch + 1))))
         return places
 
     @staticmethod
     def _cut(images: Sequence[Tensor], places: Sequence[Place], patch: int) -> Tensor:
+        if isinstance(images, LazyImages):
+            return torch.stack([images.crop(*place, patch) for place in places])
         return torch.stack([images[i][:, top : top + patch, left : left + patch] for i, top, left in places])
 
 
@@ -136,6 +140,10 @@ class CropSource(ABC):
 def _epoch_order(total: int, seed: int, epoch: int, *field: str) -> list[int]:
     order: list[int] = torch.randperm(total, generator=generator(seed, "epoch", *field, epoch)).tolist()
     return order
+
+
+def _on(images: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    return images.on(device) if isinstance(images, LazyImages) else [one.to(device) for one in images]
 
 
 def _as_it_is(images: Tensor) -> Tensor:

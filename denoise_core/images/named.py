@@ -15,6 +15,7 @@ from denoise_core.images.folder import load_folder
 from denoise_core.images.generated import GENERATED, load_generated
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.phantom import PHANTOM, load_phantom
+from denoise_core.images.sidd import holds_medium, holds_validation, load_medium, load_validation, validation_folder
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ KNOWN: dict[str, NamedSet] = {
     "cc15": NamedSet(3, "test", "15 recorded pairs of three cameras, 512x512 (Cross-Channel)", instead=OWN_PAIRS),
     "polyu_sample": NamedSet(3, "test", "20 recorded pairs of five cameras, 512x512, JPEG", instead=OWN_PAIRS),
     "sidd_sample": NamedSet(3, "test", "one recorded pair of a smartphone, 256x256", instead=OWN_PAIRS),
+    "sidd_medium": NamedSet(
+        3,
+        "train",
+        "320 recorded pairs of smartphones, cut to 512x512",
+        folder="SIDD_Medium_Srgb",
+        instead=OWN_PAIRS,
+    ),
+    "sidd_validation": NamedSet(
+        3, "test", "1280 recorded pairs of smartphones, 256x256", folder="SIDD_Validation_Srgb", instead=OWN_PAIRS
+    ),
     "w2s": NamedSet(
         1, "test", "15 recorded pairs of a microscope, white noise", folder="wf_sample/w2s", instead=OWN_PAIRS
     ),
@@ -63,6 +74,9 @@ KNOWN: dict[str, NamedSet] = {
         1, "test", "3 recorded pairs of a microscope, correlated noise", folder="wf_sample/fmd", instead=OWN_PAIRS
     ),
 }
+
+SIDD = {"sidd_medium": load_medium, "sidd_validation": load_validation}
+"""Sets that are laid out in a way of their own."""
 
 INDEX = r"-?\d{1,9}"
 SLICE = re.compile(rf"(?P<index>{INDEX})|(?P<start>{INDEX})?:(?P<stop>{INDEX})?(?::(?P<step>{INDEX})?)?")
@@ -76,7 +90,8 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     path separator, or else is an existing folder, is a path. ``channels=None`` means the default of a known set (1 for
     the bundled and generated sets) and the files' own number otherwise. In colour the gray files of a set are skipped,
     which is logged: bridge.png in set14. ``cc15``, ``polyu_sample``, ``sidd_sample``, ``w2s`` and ``fmd`` are recorded
-    pairs, as is any folder with ``noisy`` and ``gt``.
+    pairs, as is any folder with ``noisy`` and ``gt``. So are ``sidd_medium``, which stays on disk, ``sidd_validation``,
+    and any folder that is laid out like them (denoise_core.images.sidd).
 
     A selection may follow, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order
     as in Python, each image at most once. It becomes part of the set's name. A folder whose own name ends in brackets
@@ -142,27 +157,39 @@ def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None)
     if name_or_path in KNOWN:
         return _load_known(name_or_path, channels, data_root)
     if "/" in name_or_path or os.sep in name_or_path:
-        return load_folder(Path(name_or_path).expanduser(), channels)
+        return _load_path(Path(name_or_path).expanduser(), channels)
     for folder in [data_root / name_or_path] if data_root and name_or_path else []:
         if folder.is_dir():
-            return load_folder(folder, channels)
+            return _load_path(folder, channels)
     if name_or_path and Path(name_or_path).is_dir():
-        return load_folder(Path(name_or_path), channels)
+        return _load_path(Path(name_or_path), channels)
     raise UserError(
         f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *GENERATED, PHANTOM, *KNOWN])}; "
         "give one of these names or the path of a folder."
     )
 
 
+def _load_path(folder: Path, channels: int | None) -> ImageSet:
+    if holds_medium(folder):
+        return load_medium(folder, channels)
+    if holds_validation(folder):
+        return load_validation(folder, channels)
+    return load_folder(folder, channels)
+
+
 def _load_known(name: str, channels: int | None, data_root: Path | None) -> ImageSet:
     known = KNOWN[name]
     folder = data_root / (known.folder or name) if data_root else None
+    if data_root and name == "sidd_validation":
+        folder = validation_folder(data_root) or folder
     if folder is None or not folder.is_dir():
         where = f"was not found in {data_root}" if data_root else "needs the data folder, which is not set"
         raise UserError(
             f"the image set {name!r} {where}: set DENOISE_DATA or --data-root to the folder that contains "
             f"{known.folder or name!r}, or use {known.instead or f'bundled_{known.role}'}."
         )
+    if name in SIDD:
+        return replace(SIDD[name](folder, channels), name=name)
     channels = known.channels if channels is None else channels
     if channels == 3 and known.channels == 1:
         raise UserError(f"the image set {name!r} is gray and has no colour version; use --channels 1 or a colour set.")

@@ -24,7 +24,7 @@ def paired(folder: Path, clean: ImageSet, noisy: ImageSet) -> ImageSet:
         if lonely := [one for one in images.ids if one not in set(others.ids)]:
             raise UserError(
                 f"{len(lonely)} of {len(images)} images of {folder / has} have no partner in {lacks}: "
-                f"{_first(lonely)}; both folders must hold files of the same names: rename or remove what has no "
+                f"{first_three(lonely)}; both folders must hold files of the same names: rename or remove what has no "
                 "partner."
             )
     partners = dict(zip(noisy.ids, noisy.pixels, strict=True))
@@ -43,7 +43,8 @@ def paired(folder: Path, clean: ImageSet, noisy: ImageSet) -> ImageSet:
     return ImageSet(folder.resolve().name, clean.ids, clean.pixels, recorded)
 
 
-def _first(names: Sequence[str]) -> str:
+def first_three(names: Sequence[str]) -> str:
+    """The first of ``names``, for a message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 

@@ -31,7 +31,7 @@ class RecordedNoiseSource(CropSource):
             versions = {"noisy": images.noisy, "clean": images.pixels}
         super().__init__(images, versions, seed, device, clean=clean, window=window)
 
-    def whole(self, field: str) -> list[Tensor]:
+    def whole(self, field: str) -> Sequence[Tensor]:
         """See :class:`CropSource`: ``noisy``, and ``clean`` of pairs. Raises UserError for any other."""
         if field not in self._whole:
             raise UserError(f"the recorded images have no {field} versions: {NO_CLEAN}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from denoise_core.errors import UserError
 from denoise_core.images.crops import NO_CLEAN, NOISE_FIELDS, CropSource, Place, Realisation
-from denoise_core.images.image_set import ImageSet
+from denoise_core.images.image_set import ImageSet, LazyImages
 from denoise_core.noise.models import NoiseModel
 from denoise_core.seeding import generator
 
@@ -77,7 +77,7 @@ class SimulatedNoiseSource(CropSource):
             self.fields -= {"clean", *NOISE_FIELDS}
         self._noise, self.realisation = noise, realisation
 
-    def whole(self, field: str) -> list[Tensor]:
+    def whole(self, field: str) -> Sequence[Tensor]:
         """Every whole image of a field, each (C, H, W) on the source's device: ``clean``, or a frozen noisy field.
 
         Raises UserError for noise that is drawn anew for every crop, of which there are no whole images, and for
@@ -104,8 +104,13 @@ class SimulatedNoiseSource(CropSource):
         noisy = self._noise(clean, generator(seed, field, step, device=self._device))
         return noisy - clean if field in NOISE_FIELDS else noisy
 
-    def _frozen(self, field: str) -> list[Tensor]:
+    def _frozen(self, field: str) -> Sequence[Tensor]:
         if field not in self._whole:
+            if isinstance(self._images.pixels, LazyImages):
+                raise UserError(
+                    f"the images of {self._images.name} are too many to keep a noisy version of each in memory; use "
+                    "--set noise_realisation=fresh, or --noise recorded."
+                )
             # on the CPU, so that given images are the same wherever they are trained on
             self._whole[field] = [
                 self._noise(clean[None], generator(self.seed, "frozen", field, image_id))[0].to(self._device)

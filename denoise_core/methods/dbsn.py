@@ -14,6 +14,7 @@ from functools import partial
 from typing import ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denoise_core import gaussian
@@ -40,6 +41,8 @@ BEGUN = {MEAN: 0, VARIANCE: 1, JOINT: 1, WARM: 1, STUDENT: 2}
 """How many of the outputs after the first the networks can give, from each phase on."""
 IMPLAUSIBLE = 1e8
 """A step whose largest quadratic term is above this is skipped (the code's limit for gray images)."""
+TILE = 8
+"""Side of the tiles whose residuals tell where the noise level starts."""
 DIAGNOSED = 32
 """Crops that are looked at when a training has ended."""
 
@@ -58,17 +61,21 @@ class Teacher(nn.Module):
         """The covariance of the noise; a level by intensity takes mu for the intensity, as the code does."""
         return self.noise_level(mu if self.noise_level.form == "heteroscedastic" else noisy)  # type: ignore[no-any-return]
 
-    def start_at(self, mean_square: Tensor) -> None:
-        """Both variances begin at the scale of the residuals."""
-        self.noise_level.start_at(mean_square)
-        self.mean_variance.scale.copy_(self.noise_level.scale)
+    @torch.no_grad()
+    def start_at(self, residual: Tensor, context: Context) -> None:
+        """The variance of mu begins at the mean square of the residuals (N, C, H, W), that of the noise at the median
+        of a crop's small tiles: mu errs least in smooth places, so it lies above the noise, but not far."""
+        squares = residual.square().mean(1, keepdim=True)
+        tiles = F.avg_pool2d(squares, TILE).flatten(1)
+        self.noise_level.start_at(context.over_ranks(tiles.median(dim=1).values.mean()))
+        self.mean_variance.scale.copy_(context.over_ranks(squares.mean()).clamp_min(1e-8).sqrt())
 
 
 class DBSN(Method):
     """See the module."""
 
     name = "dbsn"
-    version = 1
+    version = 2
     title = "D-BSN"
     lineage = "dbsn"
     Config: ClassVar[type[MethodConfig]] = DBSNConfig
@@ -274,7 +281,7 @@ class DBSN(Method):
                 continue
             first = phase == VARIANCE or not self.config.variance_steps
             if first and context.step == 0 and self.config.noise_start == "residual":
-                teacher.start_at(context.over_ranks(residual.square().mean()))
+                teacher.start_at(residual, context)
             with torch.autocast(noisy.device.type, enabled=False):
                 noise = teacher.noise(noisy, wide(mu))
                 found = self._likelihood(residual, teacher.mean_variance(wide(features)), noise)

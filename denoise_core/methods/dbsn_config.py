@@ -33,7 +33,7 @@ class DBSNConfig(MethodConfig):
         paper="section 3.2",
     )  # fmt: skip
     noise_start: Literal["residual", "official"] = Param(
-        "residual", "noise level at the start: root mean square of y - mu, or the code's 4.9 / 255", affects=VARIANCE
+        "residual", "noise level at the start: of y - mu in the median tile, or the code's 4.9 / 255", affects=VARIANCE
     )
     # ---- stage 1: training ----
     likelihood: Literal["ordinary", "constrained"] = Param(

@@ -31,7 +31,8 @@ DEVIATIONS = (
         "Where the noise level starts",
         "not stated",
         "at 4.9 / 255 whatever the noise: with Eq. 6 it may stay there, and Bayes' rule then keeps the noise",
-        "both variances start at the mean square of y - mu (`noise_start = residual`), from above; `official` is the "
+        "`noise_start = residual`: from above, but not far, at the median over tiles of 8 x 8 of the mean square of "
+        "y - mu; the variance of mu starts at the mean square of all; `official` is the "
         "code's",
     ),
     Deviation(

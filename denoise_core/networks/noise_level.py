@@ -17,7 +17,7 @@ from torch import Tensor, nn
 NoiseForm = Literal["homoscedastic", "heteroscedastic", "multivariate"]
 """One level for the image; a level for each pixel, by its intensity; one full covariance of three channels."""
 Start = Literal["residual", "official"]
-"""Where the noise level starts: at the root mean square of y - mu, or at the code's 4.9 / 255."""
+"""Where the noise level starts: at the root mean square of y - mu in a median tile, or at the code's 4.9 / 255."""
 
 OFFSET, FLOOR, LAST_BIAS = 4.0, 1e-3, 3e-4  # of the official start
 UNIT = math.log(math.e - 1)  # softplus of it is 1
@@ -52,7 +52,7 @@ class NoiseLevel(nn.Module):
 
     @torch.no_grad()
     def start_at(self, mean_square: Tensor) -> None:
-        """The residuals' mean square becomes the level that all estimates start from."""
+        """This mean square of residuals becomes the level that all estimates start from."""
         self.scale.copy_(mean_square.clamp_min(1e-8).sqrt())
 
     def forward(self, images: Tensor) -> Tensor:

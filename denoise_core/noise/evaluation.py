@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -43,7 +43,7 @@ def noisy_test_images(images: ImageSet, noise: NoiseModel | None, repeats: int =
             yield NoisyTestImage(image_id, repeat, noisy, clean)
 
 
-def recorded(images: ImageSet) -> tuple[Tensor, ...]:
+def recorded(images: ImageSet) -> Sequence[Tensor]:
     """The recorded noisy versions of images, each (C, H, W). Raises UserError where they have none."""
     if images.noisy is None:
         raise UserError(

@@ -18,7 +18,7 @@ SETS = {
     "train400": (202, 180, 1), "bsd68": (2, 64, 1), "cbsd400_train": (202, 128, 3), "cbsd68": (2, 64, 3),
     "kodak24": (2, 64, 3), "mcmaster18": (2, 64, 3),
 }  # fmt: skip
-PAIRS = {"polyu_sample": (4, 400), "cc15": (2, 400)}
+PAIRS = {"polyu_sample": (20, 400, 3), "cc15": (15, 400, 3), "wf_sample/w2s": (15, 160, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for name, (count, side, channels) in SETS.items():
         save(name, count, side, channels)
-    for name, (count, side) in PAIRS.items():
-        save(f"{name}/gt", count, side, 3)
-        save(f"{name}/noisy", count, side, 3, noise=8.0)
+    for name, (count, side, channels) in PAIRS.items():
+        save(f"{name}/gt", count, side, channels)
+        save(f"{name}/noisy", count, side, channels, noise=8.0)
     return folder
 
 
