@@ -11,15 +11,16 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cluster.cli import Options
-from cluster.execution.one_training import RUNGS, VALIDATION, rung_steps
-from cluster.execution.suggestions import Outcome, SearchSettings, fits
+from cluster.execution.one_training import RUNGS, VALIDATION, last_measured, rung_steps
+from cluster.execution.suggestions import Outcome, SearchSettings, fits, means
 from cluster.plan import DataInUse, Plan, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
 from cluster.study import Axis, Study
 from denoise_core.config import Search, choice
-from denoise_core.errors import UserError
+from denoise_core.errors import UserError, nearest
 from denoise_core.method import method_class
+from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
 
@@ -44,12 +45,28 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
     config = {name: value for name, value in base.config.items() if name not in space}
     asked = [base.method, config, base.data.model_dump(mode="json"), base.contents, base.recipe.steps, options.seeds]
     spaces = {name: [one.kind, one.low, one.high, list(one.choices)] for name, one in space.items()}
-    text = json.dumps([*asked, spaces], sort_keys=True)
+    objectives = _objectives(study)
+    more = [objectives] if len(objectives) > 1 else []  # one objective leaves searches their names of before
+    text = json.dumps([*asked, spaces, *more], sort_keys=True)
     search_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     journal = str(store.local / "optuna" / f"{study.name}-{search_id}.journal") if store.local else None
     most = _settings_in(space)
     trials = options.trials if most is None else min(options.trials, most)
-    return SearchSettings(search_id, study.name, space, trials, options.seeds, len(RUNGS), journal)
+    return SearchSettings(search_id, study.name, space, trials, options.seeds, len(RUNGS), journal, objectives)
+
+
+def _objectives(study: Study) -> tuple[str, ...]:
+    """What a search of the study chooses by. Raises UserError."""
+    names = tuple(study.objectives)
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"{study.name} has no metric '{name}' to choose by: {nearest(name, METRICS)}.")
+    if len(set(names)) < len(names):
+        raise UserError(f"The objectives {', '.join(names)} of {study.name} name a metric twice: leave one out.")
+    if len(names) < 2 and names != ("psnr",):
+        given = names[0] if names else "nothing"
+        raise UserError(f"{study.name} chooses by {given} alone: a single objective is psnr, so name psnr as well.")
+    return names
 
 
 def _settings_in(space: Mapping[str, Search]) -> int | None:
@@ -92,6 +109,13 @@ def _own(
     ids = [one.spec.trial_id for one in trials]
     rows = [plan.stored.get(one) for one in ids]
     statuses = [row["status"] if row else None for row in rows]
+    if settings.several:
+        values = _measured(store, [one for one, status in zip(ids, statuses, strict=True) if status == DONE], settings)
+        if FAILED in statuses or None in values:
+            return Outcome(number, params, TrialState.FAIL)
+        if all(plan.status(one) == DONE for one in trials):
+            return Outcome(number, params, TrialState.COMPLETE, values=means([one for one in values if one]))
+        return Outcome(number, params, TrialState.WAITING)  # what another search pruned is trained to its end here
     rungs = _rungs(store, ids, settings.rungs)
     if PRUNED in statuses:
         return Outcome(number, params, TrialState.PRUNED, rungs=rungs)
@@ -117,9 +141,23 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
             continue
         if planner.trial(params, data, 0).spec.group_id == group:  # nothing but the searched parameters differs
             ids = [row["trial_id"] for row in sorted(rows, key=lambda row: int(row["seed"]))]
+            if settings.several:
+                seeds = _measured(store, ids, settings)
+                if None not in seeds:
+                    mean = means([one for one in seeds if one])
+                    found.append(Outcome(None, params, TrialState.COMPLETE, values=mean))
+                continue
             value = _mean([row["objective"] for row in rows])
             found.append(Outcome(None, params, TrialState.COMPLETE, value, _rungs(store, ids, settings.rungs)))
     return found
+
+
+def _measured(store: Store, ids: Sequence[str], settings: SearchSettings) -> list[tuple[float, ...] | None]:
+    """The objectives' last values of each training; None where not all are numbers."""
+    curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in store.read("curves", ids).to_pylist():
+        curves[row["trial_id"]].append(row)
+    return [settings.values(last_measured(curves[one])) for one in ids]
 
 
 def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:

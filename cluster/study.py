@@ -70,6 +70,10 @@ def choice(name: str, values: Sequence[Any]) -> Axis:
 class Study:
     """See the module. ``search`` names the parameters of ``--search optuna``.
 
+    ``objectives`` are the metrics by whose validation values a search chooses, in the words of
+    :data:`denoise_core.metrics.kinds.METRICS`. One is always ``psnr``; several have no single best setting, so such a
+    search looks for those that no other beats in all of them, and prunes nothing.
+
     ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop; for the name of an
     axis it holds the list of values that these budgets take instead.
 
@@ -89,6 +93,7 @@ class Study:
     small: Mapping[str, Any] = field(default_factory=dict)
     by_noise: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     search: Sequence[str | Axis] = ()
+    objectives: Sequence[str] = ("psnr",)
     references: Sequence[str] = ()
     baselines: Sequence[str] = ()
     paper: PaperTable | None = None

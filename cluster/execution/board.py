@@ -31,8 +31,9 @@ Pending = Literal["work", "wait", "nothing"]
 class Task:
     """One training to do, with an evaluation for each of ``evaluations`` (inference-time values) afterwards.
 
-    ``number`` and ``seed_index`` place it in a search; ``error`` says not to try it any more. A ``reference`` is not
-    among the settings that are compared.
+    ``number`` and ``seed_index`` place it in a search; ``objectives`` are those of a search with several, which the
+    training has to measure. ``error`` says not to try it any more. A ``reference`` is not among the settings that are
+    compared.
     """
 
     spec: TrialSpec
@@ -43,6 +44,7 @@ class Task:
     seed_index: int = 0
     attempt: int = 1
     error: str = ""
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Snapshot:
     left: int
     running: list[Progress]
     best: tuple[str, float] | None
+    """By validation PSNR; None where that is not all that counts."""
     finished: list[tuple[str, int, str, float | None, float]]
     """(label, seed, status, validation PSNR, seconds) in the order in which they ended."""
 
@@ -189,10 +192,18 @@ class Board:
         if run in self._current:
             self._errors.setdefault(self._current[run].spec.trial_id, error)  # the first rank knows the cause
 
-    def finish(self, run: str, status: str, value: float | None, broken: tuple[str, str] | None = None) -> None:
+    def finish(
+        self,
+        run: str,
+        status: str,
+        value: float | None,
+        broken: tuple[str, str] | None = None,
+        measured: Mapping[str, float] | None = None,
+    ) -> None:
         """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR.
 
-        ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well.
+        ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well. ``measured``
+        are the last validation values of all metrics, of which a search with several objectives takes its own.
         """
         task, progress = self._current.pop(run), self._progress.pop(run)
         if broken is None and status == FAILED and task.error and len(task.spec.links) > 1:
@@ -205,7 +216,7 @@ class Board:
         if status == DONE and value is not None and not task.reference:
             self._values.setdefault(task.label, []).append(value)
         if task.number is not None and self._suggestions is not None:
-            self._finish_suggestion(run, task, status, value)
+            self._finish_suggestion(run, task, status, value, measured or {})
 
     def stopped(self, run: str) -> None:
         """A training was stopped and its checkpoint saved."""
@@ -224,7 +235,8 @@ class Board:
         """The state for the terminal."""
         statuses = [status for _, _, status, _, _ in self._finished]
         means = {label: sum(values) / len(values) for label, values in self._values.items()}
-        best = max(means.items(), key=lambda one: one[1]) if means else None
+        several = self._suggestions is not None and self._suggestions.settings.several
+        best = max(means.items(), key=lambda one: one[1]) if means and not several else None
         counts = (statuses.count(DONE), statuses.count(PRUNED), statuses.count(FAILED))
         return Snapshot(*counts, self._left(), list(self._progress.values()), best, list(self._finished))
 
@@ -279,19 +291,31 @@ class Board:
         if asked is None:
             return None
         number, params = asked
-        task = replace(self._make(params, self._suggestions.settings.seeds[0]), number=number)
+        task = self._of_suggestion(number, params, 0)
         if self._asked is not None:
             self._asked(number, params, task.spec.group_id)
         return task
 
-    def _finish_suggestion(self, run: str, task: Task, status: str, value: float | None) -> None:
-        assert self._suggestions is not None and self._make is not None and task.number is not None
+    def _of_suggestion(self, number: int, params: Mapping[str, Any], seed_index: int) -> Task:
+        assert self._suggestions is not None and self._make is not None
+        settings = self._suggestions.settings
+        objectives = settings.objectives if settings.several else ()
+        made = self._make(params, settings.seeds[seed_index])
+        return replace(made, number=number, seed_index=seed_index, objectives=objectives)
+
+    def _finish_suggestion(
+        self, run: str, task: Task, status: str, value: float | None, measured: Mapping[str, float]
+    ) -> None:
+        assert self._suggestions is not None and task.number is not None
+        settings = self._suggestions.settings
+        values: tuple[float, ...] | None = None
         if status == DONE and value is not None:
-            self._suggestions.finish_seed(task.number, value)
+            values = settings.values(measured) if settings.several else (value,)
+        if values is not None:
+            self._suggestions.finish_seed(task.number, *values)
             following = task.seed_index + 1
-            if following < len(self._suggestions.settings.seeds):
-                made = self._make(self._params(task), self._suggestions.settings.seeds[following])
-                self._reserved[run] = replace(made, number=task.number, seed_index=following)
+            if following < len(settings.seeds):
+                self._reserved[run] = self._of_suggestion(task.number, self._params(task), following)
         else:
             self._suggestions.end(task.number, TrialState.PRUNED if status == PRUNED else TrialState.FAIL)
 

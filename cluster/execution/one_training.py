@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,6 +26,7 @@ from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation
 from denoise_core.memory import peak_memory_mb
 from denoise_core.method import Method, create, method_class
+from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
 from denoise_core.trainer import Ranks, Trainer, load_kept, place
 
@@ -34,7 +36,9 @@ CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a killed machine loses at most."""
 REPORT_S = 1.0
 CURVE_POINTS = 100
-VALIDATION = "validation_psnr"
+VALIDATED = "validation_"
+"""How the names of curves of validation values begin; the metric follows."""
+VALIDATION = f"{VALIDATED}psnr"
 SHARED_EVERY = 10
 """Steps between the ranks' agreements on stopping, where several train together."""
 
@@ -44,6 +48,16 @@ log = logging.getLogger("denoise")
 def rung_steps(steps: int) -> dict[int, int]:
     """The rungs of a training of so many steps: step -> number of the rung."""
     return {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
+
+
+def last_measured(curves: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The last validation value of every metric in a training's curves."""
+    points = [one for one in curves if one["name"].startswith(VALIDATED)]
+    return {one["name"].removeprefix(VALIDATED): one["value"] for one in sorted(points, key=lambda one: one["step"])}
+
+
+class ObjectiveMissing(RuntimeError):
+    """A search chooses by what the training does not measure. It is recorded as failed with this message."""
 
 
 class Ended(Enum):
@@ -98,6 +112,7 @@ class Training:
         evaluations: list[Evaluation] = []
         diagnostics: Sequence[Diagnostic] = ()
         if ended is Ended.DONE:
+            self._check_objectives(trainer)
             started = time.perf_counter()
             evaluations = [self._evaluate(method, data, params) for params in self.task.evaluations]
             diagnostics = method.diagnose(trainer.source) if self.ranks.rank == 0 else ()
@@ -107,6 +122,11 @@ class Training:
             self.chain.folder.remove()
         log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
         return ended
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The last validation value of every metric."""
+        return last_measured(self._curves)
 
     def stored(self) -> dict[str, Any] | None:
         """The trial's row where it is done already, by this study or another."""
@@ -239,6 +259,25 @@ class Training:
         self._point(step, {f"validation_{name}": one for name, one in values.items()})
         self.objective = value
         return line.report(step) if rung is None else line.report(step, rung, value)
+
+    def _check_objectives(self, trainer: Trainer) -> None:
+        """Raises where a search could not compare this training by all its objectives.
+
+        At the end, as only the last values count, and when no phase that others may need is in work any more.
+        """
+        measured = self.measured
+        for name in self.task.objectives:
+            what = f"the validation {METRICS[name].title}"
+            if name not in measured:
+                if name == "akld" and not trainer.method.draws:
+                    reason = "the method generates no noise with these settings"
+                else:
+                    reason = "the method does not measure it on validation images"
+                raise ObjectiveMissing(f"{what} is missing: {reason}")
+            value = measured[name]
+            if not math.isfinite(value):
+                became = "NaN" if math.isnan(value) else "infinite"
+                raise TrainingDiverged(f"{what} became {became} at step {trainer.steps} of {trainer.steps}")
 
     def _evaluate(self, method: Method, data: LoadedData, params: Mapping[str, Any]) -> Evaluation:
         mine = evaluate(method, data, self.device, self.ranks, params)

@@ -4,6 +4,11 @@ Each suggestion is trained with every seed, one after another. The value is the 
 so that test images never choose a setting. A rung is reported as step ``seed_index * rungs + rung``, so that Optuna's
 median pruner compares rungs of the same seed; since it looks at a suggestion's best value so far, it is in effect the
 first seed that is pruned, and a suggestion that passed it is trained with every seed.
+
+With several objectives there is a value for each, again the mean of the seeds' last validation values. Optuna does not
+prune such studies, so nothing is reported and every suggestion is trained to its end. Suggestions come from the same
+multivariate TPE sampler, which ranks what is known by non-domination instead of by value. A suggestion without a finite
+value for every objective ends as FAIL.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from denoise_core.config import Search
+from denoise_core.metrics.kinds import METRICS
 from denoise_core.seeding import seed_from
 
 STARTUP = 4
@@ -45,6 +51,17 @@ class SearchSettings:
     rungs: int
     journal: str | None = None
     """A file that optuna-dashboard can watch, on a local disk."""
+    objectives: tuple[str, ...] = ("psnr",)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one objective, and so no pruning."""
+        return len(self.objectives) > 1
+
+    def values(self, measured: Mapping[str, float]) -> tuple[float, ...] | None:
+        """The objectives among what a training measured last; None where one is missing, NaN or infinite."""
+        found = tuple(measured.get(name, math.nan) for name in self.objectives)
+        return found if all(math.isfinite(value) for value in found) else None
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,8 @@ class Outcome:
     state: TrialState
     value: float | None = None
     rungs: Mapping[int, float] = field(default_factory=dict)
+    values: tuple[float, ...] = ()
+    """Instead of ``value``, one for each of several objectives."""
 
 
 class Suggestions:
@@ -67,15 +86,20 @@ class Suggestions:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.settings = settings
         self.space = {name: distribution(search) for name, search in settings.space.items()}
+        self._directions = [
+            "maximize" if METRICS[name].higher_is_better else "minimize" for name in settings.objectives
+        ]
         self.study = optuna.create_study(
             study_name=settings.study,
-            direction="maximize",
+            directions=self._directions,
             storage=_journal(settings.journal),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_min_trials=STARTUP),
         )
+        if settings.several:
+            self.study.set_metric_names([f"validation {METRICS[name].title}" for name in settings.objectives])
         self._running: dict[int, optuna.Trial] = {}
         self._waiting: list[tuple[int, Mapping[str, Any]]] = []
-        self._values: dict[int, list[float]] = {}
+        self._values: dict[int, list[tuple[float, ...]]] = {}
         self.asked = 0
         for outcome in sorted(known, key=lambda one: (one.number is not None, one.number or 0)):
             self._remember(outcome)
@@ -106,16 +130,18 @@ class Suggestions:
 
     def report(self, number: int, seed_index: int, rung: int, value: float) -> bool:
         """Tells Optuna a rung's value; True means: stop, this suggestion is pruned."""
+        if self.settings.several:
+            return False
         trial = self._running[number]
         trial.report(value, seed_index * self.settings.rungs + rung)
         return bool(trial.should_prune())
 
-    def finish_seed(self, number: int, value: float) -> None:
-        """Records one seed's final value; the last seed's completes the suggestion."""
-        values = self._values[number]
-        values.append(value)
-        if len(values) == len(self.settings.seeds):
-            self.study.tell(self._running.pop(number), math.fsum(values) / len(values))
+    def finish_seed(self, number: int, *values: float) -> None:
+        """Records one seed's final value of each objective; the last seed's complete the suggestion."""
+        seeds = self._values[number]
+        seeds.append(values)
+        if len(seeds) == len(self.settings.seeds):
+            self.study.tell(self._running.pop(number), list(means(seeds)))
 
     def end(self, number: int, state: TrialState) -> None:
         """Ends a suggestion as PRUNED (Optuna keeps its last reported value) or FAIL."""
@@ -134,7 +160,7 @@ class Suggestions:
                 constant_liar=True,
                 warn_independent_sampling=False,
             )
-            copy = optuna.create_study(direction="maximize", sampler=sampler)
+            copy = optuna.create_study(directions=self._directions, sampler=sampler)
             copy.add_trials(trials)
             params = copy.ask(self.space).params
             if params not in tried:
@@ -149,6 +175,11 @@ class Suggestions:
             self._waiting.append((outcome.number, outcome.params))
             return
         self.study.add_trial(_frozen(outcome, self.space))
+
+
+def means(seeds: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The mean over the seeds of each objective, the same bits in whatever order the seeds come."""
+    return tuple(math.fsum(values) / len(values) for values in zip(*seeds, strict=True))
 
 
 def distribution(search: Search) -> BaseDistribution:
@@ -178,6 +209,7 @@ def _frozen(outcome: Outcome, space: Mapping[str, BaseDistribution]) -> FrozenTr
     return create_trial(
         state=outcome.state,
         value=value,
+        values=list(outcome.values) or None,
         params={name: outcome.params[name] for name in space},
         distributions=dict(space),
         intermediate_values=dict(outcome.rungs),

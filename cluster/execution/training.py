@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +24,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from cluster.execution.board import Task
-from cluster.execution.one_training import VALIDATION, Ended, Training, rung_steps
+from cluster.execution.one_training import VALIDATION, Ended, Training, last_measured, rung_steps
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
@@ -120,7 +120,7 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
         if ended is Ended.WAITING:
             line.postpone()
             return True
-        line.finish(DONE if ended is Ended.DONE else PRUNED, training.objective)
+        line.finish(DONE if ended is Ended.DONE else PRUNED, training.objective, measured=training.measured)
         return True
 
 
@@ -145,10 +145,16 @@ class BoardLine:
         """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank."""
         return str(self._ranks.share(lambda: self._call("report", step, rung, value)))
 
-    def finish(self, status: str, value: float | None, broken: tuple[str, str] | None = None) -> None:
-        """The task ended."""
+    def finish(
+        self,
+        status: str,
+        value: float | None,
+        broken: tuple[str, str] | None = None,
+        measured: Mapping[str, float] | None = None,
+    ) -> None:
+        """The task ended; see Board.finish."""
         if self._ranks.rank == 0:
-            self._call("finish", status, value, broken)
+            self._call("finish", status, value, broken, measured)
 
     def postpone(self) -> None:
         """The task needs what somebody else is training."""
@@ -168,10 +174,11 @@ class BoardLine:
         """Tells the board what is stored of a trial that was finished before."""
         if self._ranks.rank == 0:
             rungs = rung_steps(spec.steps)
-            for row in store.read("curves", [spec.trial_id]).to_pylist():
+            curves = store.read("curves", [spec.trial_id]).to_pylist()
+            for row in curves:
                 if row["name"] == VALIDATION and row["step"] in rungs:
                     self._call("report", row["step"], rungs[row["step"]], row["value"])
-            self._call("finish", DONE, stored["objective"])
+            self._call("finish", DONE, stored["objective"], None, last_measured(curves))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._board, method).remote(self._run, *arguments))
