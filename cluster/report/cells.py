@@ -11,12 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cluster.report import measures
+from denoise_core.diagnostics import GENERATED
+
 if TYPE_CHECKING:
     from cluster.report.results import StudyResults
 
 Array = npt.NDArray[np.float64]
 Cell = tuple[Any, ...]  # one value per axis
 SEARCH = 12  # more distinct cells than this are read as a search, not as a grid
+DENOISED, NOISY = "denoised", "noisy"
+INFINITE = "inf"
+"""A value that may stand among the numbers of an axis, behind all of them."""
 
 REFERENCES = {"n2c": "N2C (clean targets)", "n2n": "N2N (noisy pairs)"}
 ADDITIVE = {
@@ -30,7 +36,8 @@ MULTIVARIATE = {"mg": "multivariate", "mgdraw": "multivariate (drawn for each im
 DATASETS = {
     "kodak24": "Kodak24", "bsd300_test": "BSD300 test", "bsd68": "BSD68", "cbsd68": "CBSD68", "set14": "Set14",
     "mcmaster18": "McMaster", "cc15": "CC15", "dnd": "DND",
-    "sidd_validation": "SIDD validation", "sidd_benchmark": "SIDD benchmark",
+    "sidd_validation": "SIDD validation", "sidd_testing": "SIDD testing", "sidd_benchmark": "SIDD benchmark",
+    "nam": "Nam",
     "ldct_abdomen": "the paper's CT, abdomen", "ldct_chest": "the paper's CT, chest",
     "em_synthetic": "the paper's EM",
 }  # fmt: skip
@@ -64,14 +71,16 @@ class Grid:
     noisy_images: Mapping[str, float]
     dropped: tuple[Cell, ...] = ()
     left_out: tuple[int, ...] = ()
+    metric: str = "psnr"
 
     def mean(self, cell: Cell) -> float:
         """Over seeds and images."""
         return float(self.cells[cell].mean())
 
     def ranked(self) -> list[Cell]:
-        """The cells, best first."""
-        return sorted(self.cells, key=self.mean, reverse=True)
+        """The cells, best first in the direction of the metric."""
+        sign = measures.sign(self.metric)
+        return sorted(self.cells, key=lambda cell: sign * self.mean(cell), reverse=True)
 
 
 def settings(results: StudyResults) -> list[Setting]:
@@ -86,7 +95,7 @@ def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol:
     Only finished trainings count. Repeats of an image are averaged first: they are no further images.
     """
     rows = _rows(results, setting, metric or results.metric, protocol or results.canonical_protocol)
-    outputs = rows[rows["output"] == "denoised"]
+    outputs = of_trainings(rows)
     ours = outputs[outputs["role"] == "cell"]
     keys = pd.Series([cell_of(row) for row in ours[list(results.axes)].itertuples(index=False)], index=ours.index)
     tables = {cell: _pivot(ours[keys == cell]) for cell in _ordered(results, keys.unique())}
@@ -94,7 +103,7 @@ def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol:
     kept = {cell: table.loc[seeds].dropna(axis=1) for cell, table in tables.items() if cell not in dropped}
     images = sorted(set.intersection(*(set(table.columns) for table in kept.values()))) if kept else []
     others = outputs[outputs["role"] == "reference"]
-    noisy = rows[rows["output"] == "noisy"].groupby("image_id")["value"].mean()
+    noisy = rows[rows["output"] == NOISY].groupby("image_id")["value"].mean()
     noisy = noisy.loc[[image for image in images if image in noisy.index]] if images else noisy
     all_seeds = {seed for table in tables.values() for seed in table.index}
     return Grid(
@@ -107,7 +116,26 @@ def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol:
         noisy_images={str(image): float(value) for image, value in noisy.items()},
         dropped=tuple(dropped),
         left_out=tuple(sorted(int(seed) for seed in all_seeds - set(seeds))),
+        metric=metric or results.metric,
     )
+
+
+def of_trainings(rows: pd.DataFrame) -> pd.DataFrame:
+    """What was measured of trainings in rows of one metric: of their denoised images or else of the noise they make."""
+    denoised = rows[rows["output"] == DENOISED]
+    return denoised if len(denoised) else rows[rows["output"] == GENERATED]
+
+
+def of_noise(results: StudyResults, metric: str) -> bool:
+    """Whether the metric was measured of generated noise."""
+    rows = results.measurements
+    outputs = set(rows.loc[rows["metric"] == metric, "output"])
+    return GENERATED in outputs and DENOISED not in outputs
+
+
+def further_metrics(results: StudyResults) -> list[str]:
+    """Metrics of generated noise that the plot names beside the study's own: each has its own verdict."""
+    return [metric for metric in results.plot.metrics if metric != results.metric and of_noise(results, metric)]
 
 
 def planned_cells(results: StudyResults) -> list[Cell]:
@@ -179,6 +207,16 @@ def value_text(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(value_text(entry) for entry in value) + ")"
     return "none" if value is None else str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether an axis value has a place among numbers: all but flags and names."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def tick(value: Any) -> str:
+    """An axis value as the label of a tick."""
+    return "∞" if value == INFINITE else value_text(value)
 
 
 def noise_name(noise: str) -> str:

@@ -36,15 +36,18 @@ def collect(
     keys = ["role", "method", "label", "seed", "noise", *axes]
     cells = [one for one in plan.trials if one.role == CELL]
     kind = method_class(study.method)
+    plot = study.plot or _default_plot(axes)
+    measurements = _joined(store.read("measurements", done).to_pandas(), trials, keys)
     return StudyResults(
         name=study.name,
         question=study.question,
         budget=budget,
         axes=axes,
-        plot=study.plot or _default_plot(axes),
+        plot=plot,
+        metric=_first_measured(plot, measurements),
         searched=searched,
         trials=trials,
-        measurements=_joined(store.read("measurements", done).to_pandas(), trials, keys),
+        measurements=measurements,
         paper=study.paper,
         paper_protocol=kind.protocol,
         like_for_like=_differences(study, max(cells, key=lambda one: one.spec.steps)) if cells else (),
@@ -58,6 +61,7 @@ def collect(
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         default=_defaults(kind.Config().model_dump(), axes),
         control=study.control,
+        pareto=(study.objectives[0], study.objectives[1]) if len(study.objectives) > 1 else None,
     )
 
 
@@ -124,6 +128,12 @@ def _defaults(config: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
 
 def _default_plot(axes: Sequence[str]) -> Curve | Bars:
     return Curve(x=axes[0])
+
+
+def _first_measured(plot: Curve | Bars, measurements: pd.DataFrame) -> str:
+    """The metric of the verdict: the first that the plot names and that there are values of."""
+    measured = set(measurements["metric"])
+    return next((metric for metric in plot.metrics if metric in measured), plot.metrics[0])
 
 
 def _differences(study: Study, trial: PlannedTrial) -> tuple[str, ...]:

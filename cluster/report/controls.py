@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.report import cells
+from cluster.report import cells, measures
 from cluster.report.cells import Cell, Grid
 from cluster.results.statistics import Interval, bonferroni, paired_difference
 
@@ -73,16 +73,17 @@ def controlled(results: StudyResults, grid: Grid) -> list[Controlled]:
 
 def sentences(results: StudyResults, grid: Grid) -> list[str]:
     """A sentence for each cell with a control."""
-    control, unit = results.control, " dB" if results.metric == "psnr" else ""
+    control, unit, digits = results.control, measures.unit(results.metric), measures.digits(results.metric)
     found = []
     for one in controlled(results, grid):
         assert control is not None
         names = [cells.cell_label(results, cell) for cell in (one.cell, one.base)]
         text = (
-            f"Of the {one.whole.mean:+.2f}{unit} {_span(one.whole)} of {names[0]} over {names[1]}, "
-            f"{one.by_steps.mean:+.2f} {_span(one.by_steps)} come with the same training steps {control.what}"
+            f"Of the {one.whole.mean:+.{digits}f}{unit} {_span(one.whole, digits)} of {names[0]} over {names[1]}, "
+            f"{one.by_steps.mean:+.{digits}f} {_span(one.by_steps, digits)} "
+            f"come with the same training steps {control.what}"
         )
-        rest = f"{one.rest.mean:+.2f} {_span(one.rest)}"
+        rest = f"{one.rest.mean:+.{digits}f} {_span(one.rest, digits)}"
         if one.rest.conclusive:
             found.append(f"{text}; the rest, {rest}, is what the iteration itself adds.")
         else:
@@ -96,5 +97,5 @@ def _is_base(results: StudyResults, cell: Cell, usual: Any) -> bool:
     return all(value == wanted.get(axis, value) for axis, value in zip(results.axes, cell, strict=True))
 
 
-def _span(interval: Interval) -> str:
-    return f"[{interval.low:.2f}, {interval.high:.2f}]"
+def _span(interval: Interval, digits: int) -> str:
+    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

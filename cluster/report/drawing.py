@@ -9,6 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from cluster.report import measures
+from cluster.report.cells import INFINITE, is_number, tick
 from cluster.report.figures import AxisFigure, ImageFigure, LearningFigure, Line, Panel, SearchFigure, Series
 from cluster.report.learned import LearnedFigure, LearnedLine, LearnedPanel
 from cluster.report.style import BAD, FAINT, FONT, GOOD, INK, OURS, PAPER, PAPERS, RULE, SEED, SOFT, colours, fade
@@ -36,16 +38,15 @@ def draw_axis(figure: AxisFigure) -> Any:
         rows=2, cols=count, shared_xaxes=True, vertical_spacing=0.09, horizontal_spacing=min(0.07, 0.25 / count),
         subplot_titles=[_title(panel, figure.metric) for panel in figure.panels],
     )  # fmt: skip
-    order = list(dict.fromkeys(x for panel in figure.panels for line in panel.lines for x in line.ours.x))
+    order = _categories([x for panel in figure.panels for line in panel.lines for x in line.ours.x])
     for column, panel in enumerate(figure.panels, 1):
         tints = [OURS] if len(panel.lines) == 1 else list(colours(len(panel.lines), ordered=False))
         for index, (name, value) in enumerate(panel.references):
             _level(canvas, name, value, order, index, column)
         for line, tint in zip(panel.lines, tints, strict=True):
             _add_line(canvas, figure, line, tint, column)
-    unit = " (dB)" if figure.metric == "psnr" else ""
-    canvas.update_yaxes(title_text=f"{figure.metric.upper()}{unit}", row=1, col=1)
-    canvas.update_yaxes(title_text=f"change against<br>{figure.baseline}{unit}", row=2, col=1)
+    canvas.update_yaxes(title_text=measures.head(figure.metric), row=1, col=1)
+    canvas.update_yaxes(title_text=f"change against<br>{figure.baseline}{_unit(figure.metric)}", row=2, col=1)
     canvas.update_yaxes(zeroline=True, zerolinecolor=FAINT, zerolinewidth=1.2, row=2)
     canvas.update_yaxes(range=_change_range(figure), row=2)  # one scale for all noises: changes are comparable
     for column in range(2, count + 1):
@@ -56,7 +57,17 @@ def draw_axis(figure: AxisFigure) -> Any:
         canvas.update_xaxes(range=[-0.35, len(order) - 0.65])
     elif figure.logarithmic:
         canvas.update_xaxes(type="log")
-    return _styled(canvas, height=636)
+    return styled(canvas, height=636)
+
+
+def _categories(values: Sequence[Any]) -> list[Any]:
+    """Each once, in the order in which they come, infinity last."""
+    return sorted(dict.fromkeys(values), key=lambda value: value == tick(INFINITE))
+
+
+def _unit(metric: str) -> str:
+    unit = measures.kind(metric).unit
+    return f" ({unit})" if unit else ""
 
 
 def _change_range(figure: AxisFigure) -> list[float]:
@@ -70,7 +81,7 @@ def _title(panel: Panel, metric: str) -> str:
     """With the noisy input's value, which would squeeze the axis."""
     if panel.noisy is None:
         return panel.title
-    value = f"{panel.noisy:.2f} dB" if metric == "psnr" else f"{panel.noisy:.3f}"
+    value = f"{panel.noisy:.{min(measures.digits(metric), 3)}f}{measures.unit(metric)}"
     return f"{panel.title}<br><span style='font-size:12px;color:{SOFT}'>noisy input {value}</span>"
 
 
@@ -151,21 +162,23 @@ def draw_learning(figure: LearningFigure) -> Any:
             tint = tints[line.name] if few else SEED
             if few:
                 canvas.add_trace(_band(line, tint), row=1, col=column)
-            canvas.add_trace(_curve(line, tint, "solid", few and line.name not in seen), row=1, col=column)
+            named = few and line.name not in seen
+            canvas.add_trace(_curve(line, figure.metric, tint, "solid", named), row=1, col=column)
             seen.add(line.name)
         for index, line in enumerate(references):
             dash = DASHES[index % len(DASHES)]
-            canvas.add_trace(_curve(line, SOFT, dash, line.name not in seen), row=1, col=column)
+            canvas.add_trace(_curve(line, figure.metric, SOFT, dash, line.name not in seen), row=1, col=column)
             seen.add(line.name)
     canvas.update_xaxes(title_text="step", rangemode="tozero")
-    canvas.update_yaxes(title_text="validation PSNR (dB)", col=1)
-    return _styled(canvas, height=380, top=76)
+    canvas.update_yaxes(title_text=f"validation {measures.head(figure.metric)}", col=1)
+    return styled(canvas, height=380, top=76)
 
 
-def _curve(line: Series, tint: str, dash: str, legend: bool) -> Any:
+def _curve(line: Series, metric: str, tint: str, dash: str, legend: bool) -> Any:
     return go.Scatter(
         x=line.x, y=line.y, mode="lines", name=line.name, legendgroup=line.name, showlegend=legend,
-        line={"color": tint, "width": 2, "dash": dash}, hovertemplate=f"{line.name}: %{{y:.2f}} dB<extra></extra>",
+        line={"color": tint, "width": 2, "dash": dash},
+        hovertemplate=f"{line.name}: %{{y:.{measures.digits(metric)}f}}{measures.unit(metric)}<extra></extra>",
     )  # fmt: skip
 
 
@@ -191,7 +204,7 @@ def draw_learned(figure: LearnedFigure) -> Any:
     canvas.update_yaxes(title_text=figure.text.y_label, col=1)
     if figure.text.kind == "histogram":
         canvas.update_yaxes(rangemode="tozero")
-    return _styled(canvas, height=360, top=76)
+    return styled(canvas, height=360, top=76)
 
 
 def _looks(lines: Sequence[LearnedLine]) -> dict[tuple[str, str], tuple[str, str, str, bool]]:
@@ -246,23 +259,27 @@ def _marked(points: Series) -> str:
 def draw_images(figure: ImageFigure) -> Any:
     """A bar an image, worst first; whiskers span the seeds."""
     x = list(range(1, len(figure.images) + 1))
-    tints = [fade(GOOD, 0.75) if value >= 0 else BAD for value in figure.difference]
+    sign, unit = measures.sign(figure.metric), measures.unit(figure.metric)
+    tints = [fade(GOOD, 0.75) if sign * value >= 0 else BAD for value in figure.difference]
     spread = Series("", tuple(x), figure.difference, figure.low, figure.high)
     several = figure.low != figure.high
     bars = go.Bar(
         x=x, y=figure.difference, marker={"color": tints, "line": {"width": 0}}, customdata=figure.images,
-        hovertemplate="%{customdata}: %{y:+.3f} dB<extra></extra>", showlegend=False,
+        hovertemplate=f"%{{customdata}}: %{{y:+.3f}}{unit}<extra></extra>", showlegend=False,
         error_y={**_whiskers(spread, FAINT), "thickness": 1, "width": 0} if several else None,
     )  # fmt: skip
     canvas = go.Figure(bars)
     canvas.update_xaxes(title_text="images, worst first", showgrid=False, showticklabels=False)
-    canvas.update_yaxes(title_text=f"{figure.first} minus<br>{figure.second} (dB)", zeroline=True, zerolinecolor=SOFT)
+    title = f"{figure.first} minus<br>{figure.second}{_unit(figure.metric)}"
+    canvas.update_yaxes(title_text=title, zeroline=True, zerolinecolor=SOFT)
     worst = figure.images[0]
+    place = {"y": min(figure.low[0], 0), "yanchor": "top", "yshift": -4}  # beyond the bar's end
+    if sign < 0:
+        place = {"y": max(figure.high[0], 0), "yanchor": "bottom", "yshift": 4}
     canvas.add_annotation(
-        x=1, y=min(figure.low[0], 0), text=worst, showarrow=False, xanchor="left", yanchor="top", xshift=-6, yshift=-4,
-        font={"size": 12, "color": SOFT},
+        x=1, text=worst, showarrow=False, xanchor="left", xshift=-6, font={"size": 12, "color": SOFT}, **place,
     )  # fmt: skip
-    return _styled(canvas, height=270, top=30)
+    return styled(canvas, height=270, top=30)
 
 
 def draw_search(figure: SearchFigure) -> Any:
@@ -276,6 +293,9 @@ def draw_search(figure: SearchFigure) -> Any:
         _search_points(canvas, figure, x, column)
         if _wide(x):
             canvas.update_xaxes(type="log", row=1, col=column)
+        elif tick(INFINITE) in x:
+            even = {"type": "category", "categoryorder": "array", "categoryarray": _by_number(x)}
+            canvas.update_xaxes(**even, row=1, col=column)
         canvas.update_xaxes(title_text=name, row=1, col=column)
     last, trial = len(names) + 1, list(range(1, len(figure.values) + 1))
     _search_points(canvas, figure, trial, last, legend=False)
@@ -286,12 +306,13 @@ def draw_search(figure: SearchFigure) -> Any:
         ), row=1, col=last,
     )  # fmt: skip
     canvas.update_xaxes(title_text="suggestion", row=1, col=last)
-    canvas.update_yaxes(title_text=f"{figure.unit} (dB)", col=1)
-    return _styled(canvas, height=410, top=76)
+    canvas.update_yaxes(title_text=f"{figure.measured} {measures.head(figure.metric)}", col=1)
+    return styled(canvas, height=410, top=76)
 
 
 def _search_points(canvas: Any, figure: SearchFigure, x: Sequence[Any], column: int, *, legend: bool = True) -> None:
     cross = {"color": PAPERS, "size": 8, "symbol": "x-thin", "line": {"color": PAPERS, "width": 1.8}}
+    unit = measures.unit(figure.metric)
     styles = {
         False: ("finished", {"color": fade(OURS, 0.8), "size": 9, "line": {"color": PAPER, "width": 1}}),
         True: ("stopped early", cross),
@@ -302,17 +323,22 @@ def _search_points(canvas: Any, figure: SearchFigure, x: Sequence[Any], column: 
             go.Scatter(
                 x=[x[i] for i in at], y=[figure.values[i] for i in at], mode="markers", name=name, legendgroup=name,
                 showlegend=legend and column == 1, marker=marker,
-                hovertemplate="%{x}: %{y:.2f} dB<extra></extra>",
+                hovertemplate=f"%{{x}}: %{{y:.{measures.digits(figure.metric)}f}}{unit}<extra></extra>",
             ), row=1, col=column,
         )  # fmt: skip
 
 
+def _by_number(labels: Sequence[str]) -> list[str]:
+    return sorted(set(labels), key=lambda label: math.inf if label == tick(INFINITE) else float(label))
+
+
 def _wide(values: Sequence[Any]) -> bool:
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [v for v in values if is_number(v)]
     return len(numbers) == len(values) > 0 and min(numbers) > 0 and max(numbers) / min(numbers) > 30
 
 
-def _styled(canvas: Any, *, height: int, top: int = 94) -> Any:
+def styled(canvas: Any, *, height: int, top: int = 94) -> Any:
+    """The canvas in the fonts, colours and margins that all figures share."""
     canvas.update_layout(
         template="none", height=height, autosize=True, paper_bgcolor=PAPER, plot_bgcolor=PAPER, bargap=0.25,
         font={"family": FONT, "size": 13, "color": INK}, margin={"l": 70, "r": 14, "t": top, "b": 52},

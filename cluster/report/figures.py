@@ -7,14 +7,14 @@ So a figure has two rows: our values with the references, and the change against
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from cluster.report import cells
+from cluster.report import cells, measures
 from cluster.report.cells import Cell, Grid, Setting
 from cluster.results.statistics import mean_interval, paired_difference
 
@@ -27,7 +27,11 @@ IMAGE_BARS = 150
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over a numeric axis ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric."""
+    """Values over a numeric axis ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric.
+
+    The verdict is about the first of ``metrics``, and about those of generated noise. A metric that was not measured
+    is left out. The axis may hold ``"inf"`` beside its numbers.
+    """
 
     x: str
     facet: str = "noise"
@@ -36,7 +40,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Bars:
-    """Values over a named choice ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric."""
+    """Values over a named choice ``x``, one panel per value of ``facet`` (``noise``), a figure for each metric.
+
+    ``metrics`` are as in :class:`Curve`.
+    """
 
     x: str
     facet: str = "noise"
@@ -95,11 +102,12 @@ class LearningFigure:
     """Mean validation values by step, per noise (``panels``): (title, the cells' lines, the references' lines)."""
 
     panels: tuple[tuple[str, tuple[Series, ...], tuple[Series, ...]], ...]
+    metric: str = "psnr"
 
 
 @dataclass(frozen=True)
 class ImageFigure:
-    """The difference of the two best cells on each image, sorted; ``low`` and ``high`` span the seeds."""
+    """The difference of the two best cells on each image, the worst first; ``low`` and ``high`` span the seeds."""
 
     setting: Setting
     first: str
@@ -108,14 +116,19 @@ class ImageFigure:
     difference: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    metric: str = "psnr"
 
 
 @dataclass(frozen=True)
 class SearchFigure:
-    """Every configuration that a search tried in one noise, in its order. NaN where nothing was measured."""
+    """Every configuration that a search tried in one noise, in its order. NaN where nothing was measured.
+
+    ``measured`` is ``validation`` or ``test``. Of an axis that holds ``"inf"`` beside numbers the values are texts.
+    """
 
     title: str
-    unit: str
+    metric: str
+    measured: str
     axes: dict[str, tuple[Any, ...]]
     values: tuple[float, ...]
     pruned: tuple[bool, ...]
@@ -141,9 +154,10 @@ def axis_figures(results: StudyResults) -> list[AxisFigure]:
 def _axis_figure(results: StudyResults, dataset: str, grids: Sequence[Grid]) -> AxisFigure:
     at = results.axes.index(results.plot.x)
     values = {cell[at] for grid in grids for cell in grid.cells}
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    even = not numeric or len(values) <= EVEN
-    positive = [float(value) for value in values] if numeric else []
+    infinite = _infinite(values)
+    numeric = infinite or all(cells.is_number(value) for value in values)
+    even = not numeric or infinite or len(values) <= EVEN
+    positive = [float(value) for value in values] if not even else []
     baseline = _baseline(results, grids[0])
     papers = {found[1] for grid in grids for cell in grid.cells if (found := _paper(results, grid, cell))}
     return AxisFigure(
@@ -173,7 +187,7 @@ def _panel(results: StudyResults, grid: Grid, at: int, even: bool) -> Panel:
 
 
 def _line(results: StudyResults, grid: Grid, name: str, members: Sequence[Cell], at: int, even: bool) -> Line:
-    x = tuple(cells.value_text(cell[at]) if even else float(cell[at]) for cell in members)
+    x = tuple(cells.tick(cell[at]) if even else float(cell[at]) for cell in members)
     arrays = [grid.cells[cell] for cell in members]
     baseline = _baseline(results, grid)
     trainings = [mean_interval(array.mean(axis=1, keepdims=True)) for array in arrays]
@@ -197,9 +211,22 @@ def _line(results: StudyResults, grid: Grid, name: str, members: Sequence[Cell],
     )
 
 
-def learning_figure(results: StudyResults, *, name: str = "validation_psnr") -> LearningFigure | None:
-    """Mean over seeds of a curve at each step, a line per label; None when nothing was recorded."""
-    rows = results.curves[results.curves["name"] == name]
+def _infinite(values: Collection[Any]) -> bool:
+    """Whether ``"inf"`` stands among numbers."""
+    rest = [value for value in values if value != cells.INFINITE]
+    return 0 < len(rest) < len(values) and all(cells.is_number(value) for value in rest)
+
+
+def learning_figures(results: StudyResults) -> list[LearningFigure]:
+    """One for PSNR, the study's metric and each further one of generated noise, as far as they were validated."""
+    metrics = dict.fromkeys(("psnr", results.metric, *cells.further_metrics(results)))
+    found = [learning_figure(results, metric=metric) for metric in metrics]
+    return [figure for figure in found if figure is not None]
+
+
+def learning_figure(results: StudyResults, *, metric: str = "psnr") -> LearningFigure | None:
+    """Mean over seeds of a validation curve at each step, a line per label; None when nothing was recorded."""
+    rows = results.curves[results.curves["name"] == f"validation_{metric}"]
     if rows.empty:
         return None
     reference = set(results.trials.loc[results.trials["role"] == "reference", "trial_id"])
@@ -213,68 +240,91 @@ def learning_figure(results: StudyResults, *, name: str = "validation_psnr") -> 
             band = tuple(tuple(float(v) for v in steps[c]) for c in ("mean", "min", "max"))
             lines[is_reference].append(Series(text, tuple(int(step) for step in steps.index), *band))
         panels.append((cells.noise_name(str(noise)), tuple(lines[0]), tuple(lines[1])))
-    return LearningFigure(tuple(panels))
+    return LearningFigure(tuple(panels), metric)
 
 
 def image_figures(results: StudyResults) -> list[ImageFigure]:
     """Best minus second best cell on each image, one figure a setting; of many images the two ends."""
     figures = []
+    sign = measures.sign(results.metric)
     for setting in cells.settings(results):
         grid = cells.grid(results, setting)
         if len(grid.cells) < 2 or len(grid.images) < 2:
             continue
         first, second = grid.ranked()[:2]
         difference = grid.cells[first] - grid.cells[second]
-        order = np.argsort(difference.mean(axis=0))
+        order = np.argsort(sign * difference.mean(axis=0))
         if len(order) > IMAGE_BARS:
             order = np.concatenate([order[: IMAGE_BARS // 2], order[-IMAGE_BARS // 2 :]])
         labels = (cells.cell_label(results, first), cells.cell_label(results, second))
         bounds = (difference.mean(axis=0), difference.min(axis=0), difference.max(axis=0))
-        numbers = [tuple(float(v) for v in bound[order]) for bound in bounds]
-        figures.append(ImageFigure(setting, *labels, tuple(grid.images[i] for i in order), *numbers))
+        mean, low, high = (tuple(float(v) for v in bound[order]) for bound in bounds)
+        images = tuple(grid.images[i] for i in order)
+        figures.append(ImageFigure(setting, *labels, images, mean, low, high, results.metric))
     return figures
 
 
 def search_figures(results: StudyResults) -> list[SearchFigure]:
-    """Every tried configuration, per noise, for a search; nothing for a grid.
+    """Every tried configuration, per noise, for a search; nothing for a grid. Further metrics of noise follow.
 
     The value is what the search itself saw, the last validation value (a pruned training has no other); without
     such curves it is the mean over the test images.
     """
     if not cells.is_search(results):
         return []
+    figures = []
+    for metric in (results.metric, *cells.further_metrics(results)):
+        figures += _search_figures(replace(results, metric=metric))
+    return figures
+
+
+def _search_figures(results: StudyResults) -> list[SearchFigure]:
     trials = results.trials[results.trials["role"] == "cell"]
-    validation = results.curves[results.curves["name"] == f"validation_{results.metric}"].sort_values("step")
-    last = validation.groupby("trial_id")["value"].last()
+    last = last_validation(results, results.metric)
     complete = bool(trials.loc[trials["status"] == "done", "trial_id"].isin(last.index).all()) and len(last) > 0
-    measured, unit = (last, f"validation {results.metric.upper()}") if complete else _tested(results)
-    return [_search_figure(results, str(noise), group, measured, unit) for noise, group in trials.groupby("noise")]
+    measured, where = (last, "validation") if complete else (_tested(results), "test")
+    return [_search_figure(results, str(noise), group, measured, where) for noise, group in trials.groupby("noise")]
 
 
 def _search_figure(
-    results: StudyResults, noise: str, trials: pd.DataFrame, measured: pd.Series, unit: str
+    results: StudyResults, noise: str, trials: pd.DataFrame, measured: pd.Series, where: str
 ) -> SearchFigure:
-    keys = [cells.cell_of(row) for row in trials[list(results.axes)].itertuples(index=False)]
-    order = list(dict.fromkeys(keys))
     values, pruned = [], []
-    for cell in order:
-        rows = trials[[key == cell for key in keys]]
+    tried = suggestions(results, trials)
+    for rows in tried.values():
         values.append(float(measured.reindex(rows["trial_id"]).mean()))
         pruned.append(bool((rows["status"] != "done").any()))
+    better = max if measures.kind(results.metric).higher_is_better else min
     best, so_far = math.nan, []
     for value, stopped in zip(values, pruned, strict=True):
         if not stopped and not math.isnan(value):
-            best = value if math.isnan(best) else max(best, value)
+            best = value if math.isnan(best) else better(best, value)
         so_far.append(best)
-    axes = {axis: tuple(cell[at] for cell in order) for at, axis in enumerate(results.axes)}
-    return SearchFigure(cells.noise_name(noise), unit, axes, tuple(values), tuple(pruned), tuple(so_far))
+    axes = {axis: _ticks([cell[at] for cell in tried]) for at, axis in enumerate(results.axes)}
+    shown = (axes, tuple(values), tuple(pruned), tuple(so_far))
+    return SearchFigure(cells.noise_name(noise), results.metric, where, *shown)
 
 
-def _tested(results: StudyResults) -> tuple[pd.Series, str]:
+def _ticks(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(cells.tick(value) for value in values) if _infinite(values) else tuple(values)
+
+
+def suggestions(results: StudyResults, trials: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
+    """The trials of each suggestion, one a seed, in the order in which they were suggested."""
+    keys = [cells.cell_of(row) for row in trials[list(results.axes)].itertuples(index=False)]
+    return {cell: trials[[key == cell for key in keys]] for cell in dict.fromkeys(keys)}
+
+
+def last_validation(results: StudyResults, metric: str) -> pd.Series:
+    """The last validation value of each trial that has any."""
+    rows = results.curves[results.curves["name"] == f"validation_{metric}"].sort_values("step")
+    return rows.groupby("trial_id")["value"].last()
+
+
+def _tested(results: StudyResults) -> pd.Series:
     rows = results.measurements
-    chosen = (rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)
-    means = rows[chosen & (rows["output"] == "denoised")].groupby("trial_id")["value"].mean()
-    return means, f"test {results.metric.upper()}"
+    rows = rows[(rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)]
+    return cells.of_trainings(rows).groupby("trial_id")["value"].mean()
 
 
 def _baseline(results: StudyResults, grid: Grid) -> Cell:

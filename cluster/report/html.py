@@ -11,12 +11,16 @@ from pathlib import Path
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from cluster.report import cells, drawing, figures
+from cluster.report import cells, drawing, figures, measures
+from cluster.report.drawing_pareto import draw_pareto
 from cluster.report.html_parts import box, crops, duration, figure, items, prose, section, strip, table
+from cluster.report.html_tables import comparisons
 from cluster.report.learned import LearnedTable, Quantity, learned, signed
+from cluster.report.noise_notes import notes
+from cluster.report.pareto import ParetoFigure, pareto
 from cluster.report.results import StudyResults
 from cluster.report.style import SHEET
-from cluster.report.tables import ComparisonTable, Number, Row, comparison_tables, costs
+from cluster.report.tables import costs
 from cluster.report.verdict import Comparison, Verdict, judge, remedy
 from denoise_core.diagnostics import FIGURES
 
@@ -44,8 +48,8 @@ def page(results: StudyResults) -> str:
     verdict = judge(results)
     parts: list[Callable[[], str]] = [
         lambda: _header(results, verdict),
-        lambda: _main_figures(results),
-        lambda: _tables(results),
+        lambda: _main_figures(results) + _pareto(results),
+        lambda: comparisons(results),
         lambda: crops(results),
         lambda: _learned(results),
         lambda: _learning(results),
@@ -110,7 +114,8 @@ def _status(results: StudyResults) -> str:
 
 
 def _main_figures(results: StudyResults) -> str:
-    drawn = []
+    drawn: list[str] = []
+    told: set[str] = set()
     for index, plain in enumerate(figures.axis_figures(results)):
         many = any(line.seeds for panel in plain.panels for line in panel.lines)
         note = "Upper row: our means" + (
@@ -121,75 +126,47 @@ def _main_figures(results: StudyResults) -> str:
         printed = any(line.paper.x for panel in plain.panels for line in panel.lines)
         note += ", each value by itself; the paper's changes are on the same axis." if printed else "."
         note += " The tested values are evenly spaced." if plain.categorical and plain.joined else ""
+        note += _notes(results, plain.metric, told)
         canvas = drawing.draw_axis(plain)
-        title = cells.dataset_name(plain.dataset) + ("" if plain.metric == results.metric else ", SSIM")
+        title = cells.dataset_name(plain.dataset)
+        title += "" if plain.metric == results.metric else f", {measures.kind(plain.metric).title}"
         drawn.append(figure(canvas, f"figure-{index}", note, title))
     for index, tried in enumerate(figures.search_figures(results)):
         note = "Every configuration that was tried; crosses were stopped early, at the value that they had reached."
-        drawn.append(figure(drawing.draw_search(tried), f"search-{index}", note, tried.title))
+        note += _notes(results, tried.metric, told)
+        title = tried.title + ("" if tried.metric == results.metric else f", {measures.kind(tried.metric).title}")
+        drawn.append(figure(drawing.draw_search(tried), f"search-{index}", note, title))
     return section("Result", *drawn) if drawn else ""
 
 
-def _tables(results: StudyResults) -> str:
-    paper = results.paper_protocol
-    main = comparison_tables(results, paper) if paper else []
-    own = comparison_tables(results, results.canonical_protocol) if paper != results.canonical_protocol else []
-    if not main and not own:
+def _notes(results: StudyResults, metric: str, told: set[str]) -> str:
+    """What must be known of the metric, once in a section."""
+    sentences = notes(results, {metric} - told)
+    told.add(metric)
+    return "".join(f" {sentence}" for sentence in sentences)
+
+
+def _pareto(results: StudyResults) -> str:
+    plain = pareto(results)
+    if plain is None:
         return ""
-    note = "± is half the 95 % interval over trainings, on exactly these images. "
-    note += "Bold: better than each of the others by more than the paired interval."
-    if any(item.paper_dataset not in ("", item.setting.dataset) for item in main):
-        note += " The paper's images are others: the difference is mostly theirs and the budget's, not the method's."
-    shown = "".join(_comparison(item) for item in main or own)
-    if main and own:
-        shown += f"<details><summary>The same under the protocol “{escape(results.canonical_protocol)}”</summary>"
-        shown += "".join(_comparison(item) for item in own) + "</details>"
-    protocol = paper if main else results.canonical_protocol
-    title = f"Ours and the paper's, measured by the protocol “{protocol}”" if results.paper else "Values"
-    source = _paper_source(results)
-    return section(title, f'<p class="note">{source}{escape(note)}</p>', shown)
+    titles = [measures.kind(metric).title for metric in plain.metrics]
+    several = len(plain.panels) > 1
+    sentences = [f"{panel.title}: {panel.sentence}" if several else panel.sentence for panel in plain.panels]
+    drawn = figure(draw_pareto(plain), "pareto", _pareto_note(results, plain))
+    return section(f"{titles[0]} against {titles[1]}", items(sentences), drawn)
 
 
-def _paper_source(results: StudyResults) -> str:
-    if results.paper is None:
-        return ""
-    paper, printed = results.paper.source(), results.paper.load()
-    note = f" ({printed.note})" if printed.note else ""
-    return escape(f"Paper: {paper.citation}, {results.paper.table}: {printed.caption}{note}. ")
-
-
-def _comparison(plain: ComparisonTable) -> str:
-    head = [(metric.upper() + (" (dB)" if metric == "psnr" else "")) for metric in plain.metrics]
-    columns = ["ours"]
-    if plain.paper_dataset:
-        same = plain.paper_dataset == plain.setting.dataset
-        columns += ["paper" if same else f"paper ({cells.dataset_name(plain.paper_dataset)})", "difference"]
-    groups = "".join(f'<th class="span" colspan="{len(columns)}">{escape(name)}</th>' for name in head)
-    names = "".join(f"<th>{escape(name)}</th>" for _ in head for name in columns)
-    rows = "".join(_comparison_row(plain, row) for row in plain.rows)
-    counts = f"{plain.seeds} seed{'s' * (plain.seeds != 1)} × {plain.images} images"
-    caption = f"{escape(str(plain.setting))} <small>({counts})</small>"
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr><th rowspan="2"></th>{groups}</tr>'
-        f"<tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _comparison_row(plain: ComparisonTable, row: Row) -> str:
-    tags = ("<b>", "</b>") if row.best else ("", "")
-    cols = [f"<td>{tags[0]}{escape(row.name)}{tags[1]}</td>"]
-    for metric in plain.metrics:
-        number = row.numbers.get(metric, Number())
-        digits = 2 if metric == "psnr" else 4 if metric == "ssim" else 3
-        spread = f" <small>± {number.spread:.{digits}f}</small>" if number.spread is not None else ""
-        ours = f"{tags[0]}{number.ours:.{digits}f}{tags[1]}{spread}" if number.ours is not None else ""
-        shown = [ours]
-        if plain.paper_dataset:
-            printed = min(digits, 3)
-            shown += [f"{number.paper:.{printed}f}" if number.paper is not None else ""]
-            shown += [f"{number.difference:+.{printed}f}" if number.difference is not None else ""]
-        cols += [f"<td>{text}</td>" if text else '<td class="none">–</td>' for text in shown]
-    return f'<tr class="{"" if row.role == "cell" else "other"}">{"".join(cols)}</tr>'
+def _pareto_note(results: StudyResults, plain: ParetoFigure) -> str:
+    right, up = (measures.kind(metric).higher_is_better for metric in plain.metrics)
+    values = "the last validation values of a suggestion" if plain.validation else "means over seeds and images"
+    note = f"Points are {values}; better is {'up' if up else 'down'} and to the {'right' if right else 'left'}."
+    if any(point.x.interval is not None for panel in plain.panels for point in panel.points):
+        note += " Bars are 95 % intervals over trainings."
+    note += f" Names are {'/'.join(plain.axes)}." if len(plain.axes) > 1 else ""
+    if any(panel.paper for panel in plain.panels):
+        note += " The paper's values have their own axes: compare the order of the settings, not the levels."
+    return note + "".join(f" {sentence}" for sentence in notes(results, plain.metrics))
 
 
 def _learned(results: StudyResults) -> str:
@@ -230,35 +207,40 @@ def _quantity(name: str, number: Quantity | None) -> str:
 
 
 def _learning(results: StudyResults) -> str:
-    plain = figures.learning_figure(results)
-    if plain is None:
-        return ""
-    note = "Mean validation PSNR over the seeds; the shade spans them."
-    return section("Learning curves", figure(drawing.draw_learning(plain), "learning", note))
+    drawn = []
+    for index, plain in enumerate(figures.learning_figures(results)):
+        note = f"Mean validation {measures.kind(plain.metric).title} over the seeds; the shade spans them."
+        name = f"learning-{plain.metric}" if index else "learning"
+        drawn.append(figure(drawing.draw_learning(plain), name, note))
+    return section("Learning curves", *drawn) if drawn else ""
 
 
 def _images(results: StudyResults) -> str:
     drawn = []
+    sign, unit, digits = measures.sign(results.metric), measures.unit(results.metric), measures.digits(results.metric)
     for index, plain in enumerate(figures.image_figures(results)):
-        lost = sum(value < 0 for value in plain.difference)
+        lost = sum(sign * value < 0 for value in plain.difference)
         note = f"{plain.first} is worse on {lost} of {len(plain.images)} images; worst: "
         ends = zip(plain.images[:3], plain.difference[:3], strict=True)
-        note += ", ".join(f"{image} ({value:+.2f} dB)" for image, value in ends) + ". Whiskers span the seeds."
+        note += ", ".join(f"{image} ({value:+.{digits}f}{unit})" for image, value in ends)
+        note += ". Whiskers span the seeds."
         drawn.append(figure(drawing.draw_images(plain), f"images-{index}", note, str(plain.setting)))
     return section("Image by image: the two best", *drawn) if drawn else ""
 
 
 def _cost(results: StudyResults) -> str:
     rows = []
+    unit, digits = measures.unit(results.metric), measures.digits(results.metric)
     for item in costs(results):
         per = f"{item.seconds_per_gain:.1f} s" if item.seconds_per_gain is not None else "–"
-        gain = f"{item.gain:+.2f} dB" if item.gain is not None else "–"
+        gain = f"{item.gain:+.{digits}f}{unit}" if item.gain is not None else "–"
         counts = [f"{value:,.0f}" if not pd.isna(value) else "–" for value in (item.steps, item.parameters)]
         times = [duration(value) for value in (item.train_s, item.eval_s, item.total_s)]
         rows.append([item.name, str(item.trainings), *counts, *times, gain, per])
     if not rows:
         return ""
-    head = ["", "trainings", "steps", "parameters", "a training", "a test", "in all", "gain over noisy", "per dB"]
+    head = ["", "trainings", "steps", "parameters", "a training", "a test", "in all", "gain over noisy"]
+    head.append(f"per {unit.strip() or measures.kind(results.metric).title}")
     total = sum(item.total_s for item in costs(results))
     shown = rows if len(rows) <= 24 else rows[:24]
     note = f"{duration(total)} of training and testing in all, summed over devices; times are means."
@@ -278,6 +260,7 @@ def _limits(results: StudyResults, verdict: Verdict) -> str:
     if not verdict.comparisons:
         return ""
     sentences = []
+    unit, digits = measures.unit(results.metric), measures.digits(results.metric)
     groups: dict[str, list[Comparison]] = {}
     for item in verdict.comparisons:
         groups.setdefault(str(item.setting), []).append(item)
@@ -285,9 +268,9 @@ def _limits(results: StudyResults, verdict: Verdict) -> str:
         widths = sorted(item.interval.half_width for item in members)
         middle, first = widths[len(widths) // 2], members[0].interval
         unclear = [item for item in members if not item.interval.conclusive]
-        size = f"{middle:.2f}" if middle >= 0.01 else f"{middle:.4f}"
+        size = f"{middle:.{digits}f}" if middle >= 0.01 else f"{middle:.4f}"
         counts = f"{first.seeds} seed{'s' * (first.seeds != 1)} × {first.images} images"
-        sentence = f"{setting}: differences below about {size} dB are lost in {counts}."
+        sentence = f"{setting}: differences below about {size}{unit} are lost in {counts}."
         small = [item for item in members if item.paper is not None and abs(item.paper) < item.interval.half_width]
         if small:
             others = ", ".join(cells.cell_label(results, item.other) for item in small[:4])

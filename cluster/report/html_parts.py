@@ -11,12 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.report import cells
+from cluster.report import cells, measures
 from cluster.report.cells import Setting
 from cluster.report.drawing import to_html
 from cluster.report.results import StudyResults
+from denoise_core.diagnostics import GENERATED
 
 CROPS = 7  # cells that are shown of many
+REAL, MADE = "noise", "generated noise"  # kinds of previews
 
 
 def section(title: str, *parts: str) -> str:
@@ -66,25 +68,63 @@ def figure(canvas: Any, name: str, note: str, title: str = "") -> str:
 
 
 def crops(results: StudyResults) -> str:
-    """The same crop clean, noisy and denoised by each cell: a row an image, one seed each."""
+    """The same crop clean, noisy and denoised by each cell: a row an image, one seed each.
+
+    Where noise is generated a second row has the real noise, once, and that of each of these cells.
+    """
     previews = results.previews
-    rows = []
+    metric = "psnr" if cells.of_noise(results, results.metric) else results.metric
+    rows, made = [], False
     for (noise, dataset, image), group in previews.groupby(["noise", "dataset", "image_id"], sort=False):
         setting = Setting(str(noise), str(dataset))
         noisy, clean = (group[group["kind"] == kind].head(1) for kind in ("noisy", "clean"))
-        denoised = group[group["kind"] == "denoised"].sort_values("seed", kind="stable").drop_duplicates("label")
-        denoised = denoised.sort_values("label", key=lambda labels: labels.map(_rank(results)), kind="stable")
+        chosen = _chosen(results, _of_labels(results, group, "denoised"))
         shown = [_crop(row["png"], "clean", "") for _, row in clean.iterrows()]
-        shown += [_crop(row["png"], "noisy", _measured(results, setting, row, "noisy")) for _, row in noisy.iterrows()]
         shown += [
-            _crop(row["png"], cells.reference_name(str(row["label"])), _measured(results, setting, row, "denoised"))
-            for _, row in _chosen(results, denoised).iterrows()
+            _crop(row["png"], "noisy", _measured(results, setting, row, "noisy", metric)) for _, row in noisy.iterrows()
+        ]
+        shown += [
+            _crop(
+                row["png"],
+                cells.reference_name(str(row["label"])),
+                _measured(results, setting, row, "denoised", metric),
+            )
+            for _, row in chosen.iterrows()
         ]
         columns = len(shown) if len(shown) <= 6 else -(-len(shown) // 2)
         head = f"<h3>{escape(f'{setting}, {image}')}</h3>"
         rows.append(f'{head}<div class="crops" style="--columns: {columns}">{"".join(shown)}</div>')
-    note = '<p class="note">The same crop of each; PSNR of the whole image below, of the training shown.</p>'
-    return section("Look at it", note, *rows) if rows else ""
+        noises = _noises(results, setting, group, list(chosen["label"]))
+        if noises:
+            # under the noisy image and those denoised, where these take one row
+            blank = ["<span></span>"] * (len(shown) == columns and len(clean) > 0)
+            rows.append(f'<div class="crops" style="--columns: {columns}">{"".join([*blank, *noises])}</div>')
+            made = True
+    note = f"The same crop of each; {measures.kind(metric).title} of the whole image below, of the training shown."
+    if made:
+        note += " Below them what noise adds, around middle gray: black and white are three standard deviations of the "
+        note += "real noise in all of them."
+    return section("Look at it", f'<p class="note">{note}</p>', *rows) if rows else ""
+
+
+def _of_labels(results: StudyResults, group: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """One picture of this kind for each label, in their order."""
+    found = group[group["kind"] == kind].sort_values("seed", kind="stable").drop_duplicates("label")
+    return found.sort_values("label", key=lambda labels: labels.map(_rank(results)), kind="stable")
+
+
+def _noises(results: StudyResults, setting: Setting, group: pd.DataFrame, labels: Sequence[str]) -> list[str]:
+    """The real noise, and what these labels generate; nothing where none does."""
+    generated = _of_labels(results, group, MADE)
+    generated = generated[generated["label"].isin(labels)]
+    if generated.empty:
+        return []
+    shown = [_crop(row["png"], "real noise", "") for _, row in group[group["kind"] == REAL].head(1).iterrows()]
+    for _, row in generated.iterrows():
+        name = cells.reference_name(str(row["label"]))
+        value = _measured(results, setting, row, GENERATED, "akld")
+        shown.append(_crop(row["png"], f"generated, {name}", f"AKLD {value}" if value else ""))
+    return shown
 
 
 def _chosen(results: StudyResults, denoised: pd.DataFrame) -> pd.DataFrame:
@@ -105,16 +145,16 @@ def _rank(results: StudyResults) -> dict[str, int]:
     return {label: index for index, label in enumerate(every)}
 
 
-def _measured(results: StudyResults, setting: Setting, row: pd.Series, output: str) -> str:
-    """The PSNR of this image and training under the canonical protocol."""
+def _measured(results: StudyResults, setting: Setting, row: pd.Series, output: str, metric: str) -> str:
+    """What was measured of this image and training under the canonical protocol."""
     values = results.measurements
     chosen = (values["trial_id"] == row["trial_id"]) & (values["image_id"] == row["image_id"])
     if output == "noisy":  # measured once, perhaps with another training
         chosen = (values["image_id"] == row["image_id"]) & (values["noise"] == setting.noise)
     chosen &= (values["dataset"] == setting.dataset) & (values["output"] == output)
-    chosen &= (values["metric"] == results.metric) & (values["protocol"] == results.canonical_protocol)
+    chosen &= (values["metric"] == metric) & (values["protocol"] == results.canonical_protocol)
     mean = values.loc[chosen, "value"].mean()
-    return "" if pd.isna(mean) else f"{mean:.2f} dB"
+    return "" if pd.isna(mean) else f"{mean:.{measures.digits(metric)}f}{measures.unit(metric)}"
 
 
 def _crop(png: bytes, name: str, value: str) -> str:

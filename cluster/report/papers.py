@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cluster.report import measures
 from denoise_core.errors import UserError, nearest
 
 Key = str | int | float | bool
-LIMITS: Mapping[str, tuple[float, float]] = {"psnr": (0.0, 100.0), "ssim": (0.0, 1.0)}
 DESCRIPTIVE = frozenset({"cells", "note", "protocol"})  # what a row says beside its keys
 
 
@@ -196,7 +196,7 @@ def _number(text: str, metric: str, where: str) -> float:
         value = float(text)
     except ValueError:
         raise UserError(f"{where}: '{text}' is not a number.") from None
-    low, high = LIMITS.get(metric, (float("-inf"), float("inf")))
-    if not low <= value <= high:  # also refuses nan
-        raise UserError(f"{where}: a {metric} of {text} is outside {low:g} to {high:g}.")
+    kind = measures.kind(metric)
+    if not kind.low <= value <= kind.high:  # also refuses nan
+        raise UserError(f"{where}: a {metric} of {text} is outside {kind.low:g} to {kind.high:g}.")
     return value

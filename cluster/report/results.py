@@ -59,9 +59,10 @@ class StudyResults:
     ``trials`` (one row a planned evaluation) and ``measurements`` (one row a value) also have one column per axis,
     which is NaN or None for references. ``trial_id`` names an evaluation, and several may share a ``training_id`` (and
     ``training_label``). ``role`` is ``cell`` or ``reference``; ``status`` is ``done``, ``pruned``, ``failed``,
-    ``trained`` (not evaluated with these values) or ``missing``; ``output`` is ``denoised`` or ``noisy``; ``kind`` is
-    ``clean``, ``noisy`` or ``denoised``; times are in seconds; ``png`` holds bytes; ``label`` names the cell or
-    reference for a person.
+    ``trained`` (not evaluated with these values) or ``missing``; ``output`` is ``denoised``, ``noisy`` or, for metrics
+    of generated noise, ``generated``; ``kind`` is ``clean``, ``noisy`` or ``denoised``, and where noise is generated
+    also ``generated``, ``noise`` and ``generated noise``; times are in seconds; ``png`` holds bytes; ``label`` names
+    the cell or reference for a person.
     """
 
     name: str
@@ -87,6 +88,7 @@ class StudyResults:
     created: str = ""
     default: Mapping[str, Any] = field(default_factory=dict)  # the paper's value of each axis
     control: Control | None = None
+    pareto: tuple[str, str] | None = None  # two metrics that pull against one another, x and y of their own figure
 
     def __post_init__(self) -> None:
         """Raises ValueError when a table lacks a column: a mistake of the caller, not of the user."""

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
-from cluster.report import cells
+from cluster.report import cells, measures
 from cluster.report.cells import Array, Cell, Grid, Setting
 from cluster.report.results import StudyResults
 from cluster.report.verdict import compare
 from cluster.results.statistics import mean_interval
 
+FEW = 2  # metrics that all have columns for the paper
+
 
 @dataclass(frozen=True)
 class Number:
-    """One metric of one row. ``spread`` is half the 95 % interval over trainings, None for fewer than two seeds."""
+    """One metric of one row. ``spread`` is half the 95 % interval over trainings, None for fewer than two seeds.
+
+    ``best`` marks a cell that beats every other conclusively: of generated noise in this metric, of denoised images in
+    the study's own.
+    """
 
     ours: float | None = None
     spread: float | None = None
     paper: float | None = None
+    best: bool = False
 
     @property
     def difference(self) -> float | None:
@@ -31,7 +38,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """``best`` marks a cell that beats every other conclusively; ``role`` is ``noisy``, ``cell`` or ``reference``."""
+    """``best`` marks a cell that beats every other conclusively in the study's metric.
+
+    ``role`` is ``noisy``, ``cell`` or ``reference``.
+    """
 
     name: str
     role: str
@@ -51,10 +61,18 @@ class ComparisonTable:
     images: int
     paper_dataset: str = ""
 
+    def compared(self, metric: str) -> bool:
+        """Whether the metric has columns for the paper; of many metrics only those do that it prints."""
+        printed = any(metric in row.numbers and row.numbers[metric].paper is not None for row in self.rows)
+        return self.paper_dataset != "" and (printed or len(self.metrics) <= FEW)
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Mean seconds a training of one cell or reference takes, their sum, and seconds per dB over the noisy input."""
+    """Mean seconds a training of one cell or reference takes, their sum, and the gain over the noisy input.
+
+    ``gain`` is in the unit of the study's metric and positive where it is an improvement.
+    """
 
     name: str
     trainings: int
@@ -67,14 +85,15 @@ class Cost:
 
     @property
     def seconds_per_gain(self) -> float | None:
-        """Seconds of training per dB over the noisy input; None without a gain."""
+        """Seconds of training per unit of gain; None without a gain."""
         return self.train_s / self.gain if self.gain is not None and self.gain > 0 else None
 
 
 def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) -> list[ComparisonTable]:
     """A table per setting that has values under ``protocol``; of a search the ``top`` cells only."""
     known = results.measurements.loc[results.measurements["protocol"] == protocol, "metric"].unique()
-    metrics = tuple(sorted((str(metric) for metric in known), key=lambda name: (name != results.metric, name)))
+    names = [str(metric) for metric in known]
+    metrics = tuple(sorted(names, key=lambda name: (name != results.metric, *measures.order(name))))
     tables = []
     for setting in cells.settings(results):
         grids = {metric: cells.grid(results, setting, metric=metric, protocol=protocol) for metric in metrics}
@@ -84,10 +103,19 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
         shown = main.ranked()[:top] if cells.is_search(results) else list(main.cells)
         rows = [Row("noisy input", "noisy", {m: Number(grid.noisy) for m, grid in grids.items()})]
         best = _best(results, main)
+        of_noise = [metric for metric in metrics if cells.of_noise(results, metric)]
+        bests = dict.fromkeys(metrics, None if results.metric in of_noise else best)
+        bests |= {metric: _best(replace(results, metric=metric), grids[metric]) for metric in of_noise}
         for cell in shown:
             numbers = {m: _cell(results, grid, cell, m) for m, grid in grids.items() if cell in grid.cells}
+            numbers = {m: replace(number, best=bests[m] == cell) for m, number in numbers.items()}
             rows.append(Row(cells.cell_label(results, cell), "cell", numbers, best=cell == best))
-        printed = [value for cell in shown if (value := cells.paper_value(results, setting, cell))]
+        printed = [
+            value
+            for metric in dict.fromkeys((results.metric, *of_noise))
+            for cell in shown
+            if (value := cells.paper_value(results, setting, cell, metric))
+        ]
         dataset = printed[0][1] if printed else ""
         rows += [_reference(results, grids, label, dataset or setting.dataset) for label in main.references]
         counts = (len(main.seeds), len(main.images))
@@ -97,7 +125,7 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
 
 def _best(results: StudyResults, grid: Grid) -> Cell | None:
     """The winner, if it beats each of the others by more than its interval."""
-    comparisons = compare(results, grid)
+    comparisons = compare(results, grid) if grid.cells else []
     clear = bool(comparisons) and all(item.interval.conclusive for item in comparisons)
     return grid.ranked()[0] if clear else None
 
@@ -144,11 +172,11 @@ def costs(results: StudyResults) -> list[Cost]:
 def _gain(results: StudyResults, trials: pd.Series) -> float | None:
     rows = results.measurements
     rows = rows[(rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)]
-    ours = rows[(rows["output"] == "denoised") & rows["trial_id"].isin(trials)]
-    noisy = rows[rows["output"] == "noisy"]
+    ours = cells.of_trainings(rows[rows["trial_id"].isin(trials)])
+    noisy = rows[rows["output"] == cells.NOISY]
     keys = ["noise", "dataset", "image_id"]
     both = pd.concat([table.groupby(keys)["value"].mean() for table in (ours, noisy)], axis=1, join="inner")
-    return float((both.iloc[:, 0] - both.iloc[:, 1]).mean()) if len(both) else None
+    return measures.sign(results.metric) * float((both.iloc[:, 0] - both.iloc[:, 1]).mean()) if len(both) else None
 
 
 def _mean(values: Sequence[float] | pd.Series) -> float:

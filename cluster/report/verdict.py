@@ -7,24 +7,27 @@ together (Bonferroni). Everything is plain data first, so a report, a terminal a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from cluster.report import cells, controls
+from cluster.report import cells, controls, gaps, measures
 from cluster.report.cells import Cell, Grid, Setting
 from cluster.report.results import StudyResults
-from cluster.results.statistics import Interval, bonferroni, needed, paired_difference
+from cluster.report.wording import capital, counts, join, sizes, span
+from cluster.results.statistics import Interval, bonferroni, mean_interval, needed, paired_difference
 
 LEVEL = 0.95
 LISTED = 4  # comparisons that a sentence lists; a search has too many
-UNITS = {"psnr": " dB", "ssim": ""}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The winner of a setting minus one other cell. ``paper`` is the difference that the paper prints, if any."""
+    """By how much the winner of a setting is better than one other cell, in the direction of the metric.
+
+    ``paper`` is the same difference of the values that the paper prints, if any.
+    """
 
     setting: Setting
     winner: Cell
@@ -66,11 +69,11 @@ def judge(results: StudyResults) -> Verdict:
     grids = [grid for grid in grids if grid.cells]
     if not grids:
         nothing = "Nothing can be said yet: no training of the swept cells has finished."
-        return Verdict(nothing, (("", _absent(results)),), ())
+        return Verdict(nothing, (("", gaps.absent(results)),), ())
     compared = {grid.setting: compare(results, grid) for grid in grids}
     details = [(str(grid.setting), tuple(_setting_sentences(results, grid, compared[grid.setting]))) for grid in grids]
-    pairing = dict.fromkeys(sentence for grid in grids for sentence in _pairing(results, grid))
-    details.append(("", (*_seed_luck(grids), *pairing, *_absent(results))))
+    pairing = dict.fromkeys(sentence for grid in grids for sentence in gaps.pairing(results, grid))
+    details.append(("", (*gaps.seed_luck(grids), *pairing, *gaps.absent(results))))
     if len(grids) == 1:
         headline = headline_of(results, grids[0], compared[grids[0].setting])
     else:
@@ -83,14 +86,15 @@ def judge(results: StudyResults) -> Verdict:
 def compare(results: StudyResults, grid: Grid) -> list[Comparison]:
     """The setting's winner against each other cell, the closest first."""
     winner, *others = grid.ranked()
+    sign = measures.sign(grid.metric)
     level = bonferroni(LEVEL, len(others))
     found: list[Comparison] = []
     for other in others:
-        interval = paired_difference(grid.cells[winner], grid.cells[other], level=level)
+        difference = sign * (grid.cells[winner] - grid.cells[other])
+        interval = mean_interval(difference, level=level)
         ours = cells.paper_value(results, grid.setting, winner)
         theirs = cells.paper_value(results, grid.setting, other)
-        paper = ours[0] - theirs[0] if ours and theirs else None
-        difference = grid.cells[winner] - grid.cells[other]
+        paper = sign * (ours[0] - theirs[0]) if ours and theirs else None
         more = None if interval.conclusive else needed(difference, level=level)
         by_seed = tuple(float(value) for value in difference.mean(axis=1))
         found.append(Comparison(grid.setting, winner, other, interval, paper, ours[1] if ours else "", more, by_seed))
@@ -101,26 +105,31 @@ def headline_of(results: StudyResults, grid: Grid, comparisons: Sequence[Compari
     """One setting in at most two sentences: the clearest win first, then the nearest cell that may be as good."""
     if not comparisons:
         (cell,) = grid.cells
+        title = f"{measures.kind(results.metric).title} " if _named(results) else ""
         return (
-            f"Only {_label(results, cell)} has finished: {grid.mean(cell):.2f}{_unit(results)} "
-            f"({_counts(grid)}); there is nothing to compare it with yet."
+            f"Only {_label(results, cell)} has finished: {title}{_value(results, grid.mean(cell))} "
+            f"({counts(grid)}); there is nothing to compare it with yet."
         )
     wins = [item for item in comparisons if item.interval.conclusive]
     ties = [item for item in comparisons if not item.interval.conclusive]
     if not wins:
-        farthest = _tie(results, ties[-1])
-        return farthest if len(ties) == 1 else f"No difference is conclusive: even {farthest}"
-    name = _label(results, comparisons[0].winner)
+        if len(ties) == 1:
+            return _tie(results, ties[0])
+        return f"No difference{_in(results)} is conclusive: even {_pair(results, ties[-1])}"
     if not ties:
         nearest = wins[0]
         next_best = "the next best, " if len(wins) > 1 else ""
-        return f"{name} beats {next_best}{_difference(results, nearest, counts=True)}."
-    tied = _join([_label(results, item.other) for item in ties]) if len(ties) <= LISTED else f"{len(ties)} others"
-    return f"{name} beats {_difference(results, wins[-1], counts=True)}. It cannot be told apart from {tied}."
+        return f"{_lead(results, nearest)} {next_best}{_difference(results, nearest, with_counts=True)}."
+    tied = join([_label(results, item.other) for item in ties]) if len(ties) <= LISTED else f"{len(ties)} others"
+    beaten = f"{_lead(results, wins[-1])} {_difference(results, wins[-1], with_counts=True)}"
+    if _named(results):
+        return f"{beaten}, but cannot be told apart from that at {tied}."
+    return f"{beaten}. It cannot be told apart from {tied}."
 
 
 def _setting_sentences(results: StudyResults, grid: Grid, comparisons: Sequence[Comparison]) -> list[str]:
     found = [_wins(results, comparisons), *_ties(results, comparisons), _default(results, comparisons)]
+    found += _of_further_metrics(results, grid.setting)
     found += controls.sentences(results, grid)
     found.append(_gain(results, grid))
     found += [_reference(results, grid, label) for label in grid.references]
@@ -128,24 +137,35 @@ def _setting_sentences(results: StudyResults, grid: Grid, comparisons: Sequence[
     return [sentence for sentence in found if sentence]
 
 
+def _of_further_metrics(results: StudyResults, setting: Setting) -> list[str]:
+    """What is found in each metric of generated noise beside the study's own; its intervals hold together as well."""
+    found = []
+    for metric in cells.further_metrics(results):
+        measured = replace(results, metric=metric)
+        grid = cells.grid(measured, setting)
+        if grid.cells:
+            found.append(headline_of(measured, grid, compare(measured, grid)))
+    return found
+
+
 def _wins(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
     wins = [item for item in comparisons if item.interval.conclusive]
     if not wins:
         return ""
-    name = _label(results, wins[0].winner)
+    lead = _lead(results, wins[0])
     if len(wins) > LISTED:
         return (
-            f"{name} beats {len(wins)} of the {len(comparisons)} others; of these the closest is "
-            f"{_difference(results, wins[0], counts=True)}."
+            f"{lead} {len(wins)} of the {len(comparisons)} others; of these the closest is "
+            f"{_difference(results, wins[0], with_counts=True)}."
         )
-    listed = [_difference(results, item, counts=index == 0) for index, item in enumerate(reversed(wins))]
-    return f"{name} beats {_join(listed)}."
+    listed = [_difference(results, item, with_counts=index == 0) for index, item in enumerate(reversed(wins))]
+    return f"{lead} {join(listed)}."
 
 
 def _ties(results: StudyResults, comparisons: Sequence[Comparison]) -> list[str]:
     ties = [item for item in comparisons if not item.interval.conclusive]
     listed = len(ties) if len(ties) <= LISTED else 1  # of a search's crowd, the closest stands for all
-    sentences = [f"{_tie(results, item)} {_capital(remedy(item))}" for item in ties[:listed]]
+    sentences = [f"{_tie(results, item)} {capital(remedy(item))}" for item in ties[:listed]]
     if len(ties) > listed:
         sentences.append(f"Nor can {len(ties) - listed} further cells be told apart from the first.")
     return sentences
@@ -159,27 +179,36 @@ def _default(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) <= LISTED or not found or found[0] in listed:
         return ""
     interval, name = found[0].interval, _label(results, found[0].other)
-    size = f"{interval.mean:.2f}{_unit(results)}, interval {_span(interval)}"
+    size = f"{_value(results, interval.mean)}, interval {_span(results, interval)}"
     if interval.conclusive:
-        return f"The paper's setting, {name}, is below {_label(results, found[0].winner)} ({size})."
-    return f"The paper's setting, {name}, cannot be told apart from the best ({size})."
+        side = "below" if measures.kind(results.metric).higher_is_better else "above"
+        return f"The paper's setting, {name}, is {side} {_label(results, found[0].winner)}{_in(results)} ({size})."
+    return f"The paper's setting, {name}, cannot be told apart from the best{_in(results)} ({size})."
 
 
 def _tie(results: StudyResults, item: Comparison) -> str:
-    interval, unit = item.interval, _unit(results)
+    where = _in(results)
+    return f"{capital(where.strip())}, {_pair(results, item)}" if where else _pair(results, item)
+
+
+def _pair(results: StudyResults, item: Comparison) -> str:
+    """Two cells that cannot be told apart, with the first minus the second."""
+    difference = _as_measured(results, item.interval)
     return (
         f"{_label(results, item.winner)} and {_label(results, item.other)} cannot be told apart with "
-        f"{_sizes(interval)} (difference {interval.mean:.2f}{unit}, interval {_span(interval)}{_agreement(item)}"
-        f"{_paper(results, item)})."
+        f"{sizes(difference)} (difference {_value(results, difference.mean)}, interval {_span(results, difference)}"
+        f"{_agreement(results, item)}{_paper(results, item)})."
     )
 
 
-def _agreement(item: Comparison) -> str:
+def _agreement(results: StudyResults, item: Comparison) -> str:
     """Whether the seeds agree in sign: no evidence by itself, but a reader wants to know."""
-    low, high = min(item.by_seed, default=0.0), max(item.by_seed, default=0.0)
-    if len(item.by_seed) < 2 or low * high <= 0:
+    by_seed = [measures.sign(results.metric) * value for value in item.by_seed]
+    low, high = min(by_seed, default=0.0), max(by_seed, default=0.0)
+    if len(by_seed) < 2 or low * high <= 0:
         return ""
-    return f"; every seed has this sign, {low:.2f} to {high:.2f}"
+    digits = measures.digits(results.metric)
+    return f"; every seed has this sign, {low:.{digits}f} to {high:.{digits}f}"
 
 
 def remedy(item: Comparison) -> str:
@@ -195,12 +224,12 @@ def remedy(item: Comparison) -> str:
     return f"if it is real, {' and '.join(more or ['a few more seeds'])} would show it; a larger budget may widen it."
 
 
-def _difference(results: StudyResults, item: Comparison, *, counts: bool) -> str:
+def _difference(results: StudyResults, item: Comparison, *, with_counts: bool) -> str:
     interval = item.interval
-    detail = f"95 % interval {_span(interval)}"
-    if counts:
-        detail += f", {_sizes(interval)}, paired"
-    return f"{_label(results, item.other)} by {interval.mean:.2f}{_unit(results)} ({detail}{_paper(results, item)})"
+    detail = f"95 % interval {_span(results, interval)}"
+    if with_counts:
+        detail += f", {sizes(interval)}, paired"
+    return f"{_label(results, item.other)} by {_value(results, interval.mean)} ({detail}{_paper(results, item)})"
 
 
 def _paper(results: StudyResults, item: Comparison) -> str:
@@ -208,37 +237,42 @@ def _paper(results: StudyResults, item: Comparison) -> str:
         return ""
     elsewhere = item.paper_dataset != item.setting.dataset
     where = f" on {cells.dataset_name(item.paper_dataset)}" if elsewhere else ""
-    return f"; the paper reports {item.paper:+.2f}{where}"
+    printed = measures.sign(results.metric) * item.paper
+    return f"; the paper reports {printed:+.{measures.digits(results.metric)}f}{where}"
 
 
 def _gain(results: StudyResults, grid: Grid) -> str:
     if grid.noisy is None:
         return ""
-    best, unit = grid.ranked()[0], _unit(results)
-    gain = grid.mean(best) - grid.noisy
+    best, digits = grid.ranked()[0], measures.digits(results.metric)
+    gain = measures.sign(results.metric) * (grid.mean(best) - grid.noisy)
     verb = "gains" if gain > 0 else "LOSES"
     name = _label(results, best)
-    span = f"{grid.noisy:.2f} to {grid.mean(best):.2f}{unit}"
-    return f"{name} {verb} {abs(gain):.2f}{unit} {'over' if gain > 0 else 'against'} the noisy input ({span})."
+    ends = f"{grid.noisy:.{digits}f} to {_value(results, grid.mean(best))}"
+    side = "over" if gain > 0 else "against"
+    return f"{name} {verb} {_value(results, abs(gain))} {side} the noisy input{_in(results)} ({ends})."
 
 
 def _reference(results: StudyResults, grid: Grid, label: str) -> str:
     best, reference = grid.ranked()[0], grid.references[label]
-    name, unit = cells.reference_name(label), _unit(results)
+    name, digits = cells.reference_name(label), measures.digits(results.metric)
     ours = grid.cells[best]
     if reference.shape != ours.shape:
-        gap = grid.mean(best) - float(reference.mean())
-        return f"{name} is at {reference.mean():.2f}{unit} ({gap:+.2f} from there to the best cell; not paired)."
+        level = float(reference.mean())
+        gap = f"{grid.mean(best) - level:+.{digits}f}"
+        return f"{name} is at {_value(results, level)}{_in(results)} ({gap} from there to the best cell; not paired)."
     interval = paired_difference(ours, reference, level=LEVEL)
     if not interval.conclusive:
         return (
-            f"{_label(results, best)} cannot be told apart from {name} "
-            f"(difference {interval.mean:+.2f}{unit}, interval {_span(interval)})."
+            f"{_label(results, best)} cannot be told apart from {name}{_in(results)} "
+            f"(difference {interval.mean:+.{digits}f}{measures.unit(results.metric)}, "
+            f"interval {_span(results, interval)})."
         )
     side = "below" if interval.mean < 0 else "above"
     low, high = sorted((abs(interval.low), abs(interval.high)))
     return (
-        f"{_label(results, best)} is {abs(interval.mean):.2f}{unit} {side} {name} (interval [{low:.2f}, {high:.2f}])."
+        f"{_label(results, best)} is {_value(results, abs(interval.mean))} {side} {name}{_in(results)} "
+        f"(interval [{low:.{digits}f}, {high:.{digits}f}])."
     )
 
 
@@ -251,57 +285,20 @@ def _order(results: StudyResults, grid: Grid) -> str:
     if len(theirs) < 2:
         return ""
     ours = {cell: grid.mean(cell) for cell in theirs}
-    pairs = [(a, b) for a in theirs for b in theirs if theirs[a] > theirs[b]]
-    if all(ours[a] > ours[b] for a, b in pairs):
-        return f"By the means, the order is the paper's: {_chain(theirs)}."
-    return f"By the means, the paper's order is {_chain(theirs)}; ours is {_chain(ours)}."
+    sign = measures.sign(results.metric)
+    pairs = [(a, b) for a in theirs for b in theirs if sign * theirs[a] > sign * theirs[b]]
+    if all(sign * ours[a] > sign * ours[b] for a, b in pairs):
+        return f"By the means, the order is the paper's: {_chain(theirs, sign)}."
+    return f"By the means, the paper's order is {_chain(theirs, sign)}; ours is {_chain(ours, sign)}."
 
 
-def _chain(means: dict[Cell, float]) -> str:
-    ordered = sorted(means, key=lambda cell: means[cell], reverse=True)
-    text = _short(ordered[0])
+def _chain(means: dict[Cell, float], sign: float) -> str:
+    """The best first: ``2 > 0``, or ``2 < 0`` of a metric where less is better."""
+    ordered = sorted(means, key=lambda cell: sign * means[cell], reverse=True)
+    text, relation = _short(ordered[0]), ">" if sign > 0 else "<"
     for before, after in pairwise(ordered):
-        text += f" {'>' if means[before] > means[after] else '='} {_short(after)}"
+        text += f" {relation if means[before] != means[after] else '='} {_short(after)}"
     return text
-
-
-def _pairing(results: StudyResults, grid: Grid) -> list[str]:
-    parts = []
-    if grid.left_out:
-        parts.append(
-            f"Compared over {_plural(len(grid.seeds), 'seed')} that every cell has finished; "
-            f"left out: {_join([str(seed) for seed in grid.left_out])}."
-        )
-    if grid.dropped:
-        names = _join([_label(results, cell) for cell in grid.dropped[:LISTED]])
-        parts.append(f"Without a seed in common with the others, and so not compared: {names}.")
-    return parts
-
-
-def _seed_luck(grids: Sequence[Grid]) -> list[str]:
-    if all(len(grid.seeds) > 1 for grid in grids):
-        return []
-    return ["One seed: the intervals cover the choice of images only; the luck of training is not covered."]
-
-
-def _absent(results: StudyResults) -> tuple[str, ...]:
-    """What did not finish."""
-    trainings = results.trials.drop_duplicates("training_id")
-    counts = trainings["status"].value_counts()
-    texts = {"failed": "failed", "missing": "not run yet", "pruned": "stopped early by the search"}
-    parts = [f"{counts[status]} {text}" for status, text in texts.items() if counts.get(status, 0)]
-    lacking = int((results.trials["status"] == "trained").sum())
-    if lacking:
-        parts.append(f"{_plural(lacking, 'evaluation')} not made yet")
-    if not parts:
-        return ()
-    sentence = f"Of {_plural(len(trainings), 'planned training')}, {_join(parts)}."
-    trained = results.trials["status"].isin(("done", "trained"))
-    done = results.trials[trained & (results.trials["role"] == "cell")]
-    finished = {cells.cell_of(row) for row in done[list(results.axes)].itertuples(index=False)}
-    lost = [] if cells.is_search(results) else [c for c in cells.planned_cells(results) if c not in finished]
-    names = _join([_label(results, cell) for cell in lost])
-    return (sentence, f"Without any finished training, and so not judged: {names}.") if lost else (sentence,)
 
 
 def _summary(results: StudyResults, grids: Sequence[Grid], groups: Sequence[Sequence[Comparison]]) -> str:
@@ -318,17 +315,18 @@ def _summary(results: StudyResults, grids: Sequence[Grid], groups: Sequence[Sequ
     every = "both" if total == 2 else f"all {total}"
     where = f"{every} settings" if len(ahead) == total else f"{len(ahead)} of {total} settings"
     if not clear:
-        sizes = _sizes(groups[0][0].interval) if groups[0] else _counts(grids[0])
+        covered = sizes(groups[0][0].interval) if groups[0] else counts(grids[0])
         ahead_in = f"{name} is ahead by the means in {where}"
-        return f"No difference is conclusive: {ahead_in}, but within the intervals ({sizes})."
+        return f"No difference{_in(results)} is conclusive: {ahead_in}, but within the intervals ({covered})."
     best = max(clear, key=lambda cell: (len(clear[cell]), float(np.mean(clear[cell]))))
-    gains = sorted(clear[best])
-    size = f"{gains[0]:.2f}" if len(gains) == 1 else f"{gains[0]:.2f} to {gains[-1]:.2f}"
-    sizes = _sizes(ahead[0][0].interval)
+    gains, digits = sorted(clear[best]), measures.digits(results.metric)
+    size = f"{gains[0]:.{digits}f}" if len(gains) == 1 else f"{gains[0]:.{digits}f} to {gains[-1]:.{digits}f}"
     count = every if len(gains) == total else f"{len(gains)} of {total}"
+    title = measures.kind(results.metric).title
+    mean, verb = (f"mean {title}", f"is {_side(results)} than at") if _named(results) else ("mean", "beats")
     return (
-        f"{name} has the best mean in {where}; it beats {_label(results, best)} in {count}, by {size}{_unit(results)} "
-        f"(95 % intervals without zero, {sizes}, paired)."
+        f"{name} has the best {mean} in {where}; it {verb} {_label(results, best)} in {count}, by "
+        f"{size}{measures.unit(results.metric)} (95 % intervals without zero, {sizes(ahead[0][0].interval)}, paired)."
     )
 
 
@@ -340,34 +338,38 @@ def _short(cell: Cell) -> str:
     return "/".join(cells.value_text(value) for value in cell)
 
 
-def _unit(results: StudyResults) -> str:
-    return UNITS.get(results.metric, "")
+def _named(results: StudyResults) -> bool:
+    """Whether sentences must name the metric: for those of denoised images where more is better, "beats" says it."""
+    return not measures.kind(results.metric).higher_is_better or cells.of_noise(results, results.metric)
 
 
-def _sizes(interval: Interval) -> str:
-    return f"{_plural(interval.seeds, 'seed')} × {_plural(interval.images, 'image')}"
+def _in(results: StudyResults) -> str:
+    return f" in {measures.kind(results.metric).title}" if _named(results) else ""
 
 
-def _counts(grid: Grid) -> str:
-    return f"{_plural(len(grid.seeds), 'seed')} × {_plural(len(grid.images), 'image')}"
+def _lead(results: StudyResults, item: Comparison) -> str:
+    """``gamma = 2 beats`` or ``AKLD at gamma = 2 is lower than at``."""
+    name = _label(results, item.winner)
+    if not _named(results):
+        return f"{name} beats"
+    return f"{measures.kind(results.metric).title} at {name} is {_side(results)} than at"
 
 
-def _span(interval: Interval) -> str:
-    """``[0.17, 0.31]``, with as many digits as it takes to see on which side of zero it lies."""
-    for digits in (2, 3, 4):
-        low, high = f"{interval.low:.{digits}f}", f"{interval.high:.{digits}f}"
-        if float(low) != 0 and float(high) != 0:
-            break
-    return f"[{low}, {high}]"
+def _side(results: StudyResults) -> str:
+    return "higher" if measures.kind(results.metric).higher_is_better else "lower"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _value(results: StudyResults, value: float) -> str:
+    """With the metric's digits and unit."""
+    return f"{value:.{measures.digits(results.metric)}f}{measures.unit(results.metric)}"
 
 
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _span(results: StudyResults, interval: Interval) -> str:
+    return span(interval, measures.digits(results.metric))
 
 
-def _join(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+def _as_measured(results: StudyResults, interval: Interval) -> Interval:
+    """The first minus the second, where a comparison keeps by how much the first is better."""
+    if measures.kind(results.metric).higher_is_better:
+        return interval
+    return replace(interval, mean=-interval.mean, low=-interval.high, high=-interval.low)

@@ -153,10 +153,10 @@ def test_the_official_start_is_about_five() -> None:
         (lambda: NoiseLevel(1, 32, "heteroscedastic", "residual"), 3_265),
         (lambda: NoiseLevel(3, 32, "heteroscedastic", "residual"), 3_395),
         (lambda: NoiseLevel(3, 32, "multivariate", "residual"), 3_494),
-        (lambda: MeanVariance(96, 1, 16), 1_841),
-        (lambda: MeanVariance(96, 1, 32), 4_193),
-        (lambda: MeanVariance(96, 3, 32), 4_259),
-        (lambda: MeanVariance(96, 3, 32, full=True), 4_358),
+        (lambda: MeanVariance(96, 1, 16, "residual"), 1_841),
+        (lambda: MeanVariance(96, 1, 32, "official"), 4_193),
+        (lambda: MeanVariance(96, 3, 32, "residual"), 4_259),
+        (lambda: MeanVariance(96, 3, 32, "residual", full=True), 4_358),
     ],
 )
 def test_parameter_counts_are_those_of_the_code(network: Callable[[], torch.nn.Module], count: int) -> None:
