@@ -47,10 +47,10 @@ def remembered(parts: Sequence[Part], compute: Callable[[], Tensor]) -> Tensor:
     read, and belongs to the caller alone. Processes may ask for the same value at once: each computes it, one file
     stays. Raises UserError for a ``DENOISE_CACHE_GB`` that is no number above 0.
     """
-    folder, limit = _folder(), _limit()
+    folder, limit = cache_folder(), _limit()
     if folder is None:
         return compute()
-    path = folder / f"{_key(parts)}.npy"
+    path = folder / f"{content_key(parts)}.npy"
     value = _read(path)
     if value is None:
         value = compute()
@@ -58,7 +58,7 @@ def remembered(parts: Sequence[Part], compute: Callable[[], Tensor]) -> Tensor:
     return value
 
 
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
     named = os.environ.get("DENOISE_CACHE", "")
     if named.lower() == "off":
         return None
@@ -83,7 +83,7 @@ def _limit() -> float:
     return limit * 2**30
 
 
-def _key(parts: Sequence[Part]) -> str:
+def content_key(parts: Sequence[Part]) -> str:
     digest = hashlib.sha256(f"denoise-studies cache {FORMAT}".encode())
     for part in parts:
         data = part if isinstance(part, bytes) else repr(part).encode()

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denoise_core.cache import Part, _folder, _key
+from denoise_core.cache import Part, cache_folder, content_key
 from denoise_core.errors import UserError
 from denoise_core.images.image_set import LazyImages, pixel_digest
 
@@ -132,13 +132,13 @@ def remembered_pairs(parts: Sequence[Part], prepare: Callable[[], Conversion]) -
 
 
 def _place(parts: Sequence[Part]) -> Path:
-    folder = _folder()
+    folder = cache_folder()
     if folder is None:
         raise UserError(
             "these images are too many to hold in memory and are kept as patches in the cache, which is off: set "
             "DENOISE_CACHE to a folder with much free space."
         )
-    return folder / f"patches-{_key(('patches', FORMAT, *parts))}"
+    return folder / f"patches-{content_key(('patches', FORMAT, *parts))}"
 
 
 def _opened(path: Path) -> MappedPairs | None:

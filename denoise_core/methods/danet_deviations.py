@@ -25,6 +25,12 @@ DEVIATIONS = (
     ),
     Deviation("First weights of the U-Nets", "He", "PyTorch's default", "the code's; `init = he` is the paper's"),
     Deviation(
+        "First weights of the critic",
+        "not stated",
+        "N(0, 0.02^2)",
+        "the same for the published width, N(0, 0.02^2 64 / width) for others: each layer then passes on as much",
+    ),
+    Deviation(
         "Gaussian filter of Eq. 6",
         "a Gaussian filter",
         "5 x 5 binomial weights, which OpenCV takes where no sigma is given; borders reflected",

@@ -54,7 +54,7 @@ class Teacher(nn.Module):
         super().__init__()
         full = config.noise_form == "multivariate"
         self.mean = mean
-        self.mean_variance = MeanVariance(features, channels, config.level_width, full=full)
+        self.mean_variance = MeanVariance(features, channels, config.level_width, config.noise_start, full=full)
         self.noise_level = NoiseLevel(channels, config.level_width, config.noise_form, config.noise_start)
 
     def noise(self, noisy: Tensor, mu: Tensor) -> Tensor:
@@ -63,12 +63,15 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def start_at(self, residual: Tensor, context: Context) -> None:
-        """The variance of mu begins at the mean square of the residuals (N, C, H, W), that of the noise at the median
-        of a crop's small tiles: mu errs least in smooth places, so it lies above the noise, but not far."""
+        """The two variances begin with the mean square of the residuals (N, C, H, W) as their sum.
+
+        The noise's is the median of a crop's small tiles: mu errs least in smooth places, so it lies above the truth,
+        but not far. The rest, at least a tenth, is the variance of mu.
+        """
         squares = residual.square().mean(1, keepdim=True)
-        tiles = F.avg_pool2d(squares, TILE).flatten(1)
-        self.noise_level.start_at(context.over_ranks(tiles.median(dim=1).values.mean()))
-        self.mean_variance.scale.copy_(context.over_ranks(squares.mean()).clamp_min(1e-8).sqrt())
+        level = context.over_ranks(F.avg_pool2d(squares, TILE).flatten(1).median(dim=1).values.mean())
+        self.noise_level.start_at(level)
+        self.mean_variance.start_at(torch.maximum(context.over_ranks(squares.mean()) - level, level / 10))
 
 
 class DBSN(Method):

@@ -32,8 +32,7 @@ DEVIATIONS = (
         "not stated",
         "at 4.9 / 255 whatever the noise: with Eq. 6 it may stay there, and Bayes' rule then keeps the noise",
         "`noise_start = residual`: from above, but not far, at the median over tiles of 8 x 8 of the mean square of "
-        "y - mu; the variance of mu starts at the mean square of all; `official` is the "
-        "code's",
+        "y - mu; what is left of the mean square of all is where the variance of mu starts; `official` is the code's",
     ),
     Deviation(
         "Implausible steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Literal
 
 import torch
@@ -72,8 +73,10 @@ class PairCritic(nn.Module):
 
     4x4 convolutions of stride 2 without bias halve the side until it is 4 to 7 and double the channels, from ``width``
     to 16 ``width`` at most; one convolution takes the rest as a whole, one linear layer follows. As published, with
-    width 64, patch 128 and 3 channels: 44,703,745 parameters. Weights from N(0, 0.02^2), bias 0. Raises ValueError for
-    a patch that is not 4, 5, 6 or 7 times a power of two, see :func:`halvings`.
+    width 64, patch 128 and 3 channels: 44,703,745 parameters. Bias 0, weights from N(0, 0.02^2) for width 64 and wider
+    for less, so that a layer passes on as much of its input as the published ones: the scores of a narrow critic would
+    otherwise hardly depend on the pair, and the generator would learn nothing for hundreds of steps. Raises ValueError
+    for a patch that is not 4, 5, 6 or 7 times a power of two, see :func:`halvings`.
     """
 
     def __init__(self, channels: int, width: int = 64, patch: int = 128):
@@ -89,7 +92,7 @@ class PairCritic(nn.Module):
         self.score = nn.Linear(2 * widths[-1], 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=0.02 * math.sqrt(64 / width))
         nn.init.zeros_(self.score.bias)
 
     def forward(self, pairs: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ Start = Literal["residual", "official"]
 
 OFFSET, FLOOR, LAST_BIAS = 4.0, 1e-3, 3e-4  # of the official start
 UNIT = math.log(math.e - 1)  # softplus of it is 1
+DIAGONAL = (0, 3, 5)
 UPPER = ((0, 1, 2), (3, 4), (5,))
 """Which of six outputs form the rows of the upper triangular factor L of a 3 x 3 covariance L L^T."""
 
@@ -61,7 +62,7 @@ class NoiseLevel(nn.Module):
         official = self.start == "official"
         if self.form == "multivariate":
             if not official:
-                raw = torch.cat([raw[:, at : at + 1] + (at in (0, 3, 5)) for at in range(6)], dim=1)
+                raw = torch.cat([raw[:, at : at + 1] + (at in DIAGONAL) for at in range(6)], dim=1)
             return covariance_of(raw * self.scale).mean((2, 3), keepdim=True)
         if self.form == "homoscedastic":
             raw = raw.mean((2, 3), keepdim=True)
@@ -72,20 +73,31 @@ class NoiseLevel(nn.Module):
 class MeanVariance(nn.Module):
     """The covariance of mu from the features of the blind-spot network, three 1x1 convolutions.
 
-    1,841 parameters for 96 features, ``width`` 16 and one output.
+    1,841 parameters for 96 features, ``width`` 16 and one output. In the start ``residual`` all variances begin at
+    exactly that which :meth:`start_at` sets, without correlation: a random start has places near zero, which the square
+    then holds there.
     """
 
     scale: Tensor
 
-    def __init__(self, features: int, channels: int, width: int, *, full: bool = False):
+    def __init__(self, features: int, channels: int, width: int, start: Start, *, full: bool = False):
         super().__init__()
         self.full = full
         layers = [nn.Conv2d(features, width, 1), nn.Conv2d(width, width, 1)]
         last = _kaiming(nn.Conv2d(width, 6 if full else channels, 1))
+        if start == "residual":
+            nn.init.zeros_(last.weight)
+            assert last.bias is not None
+            last.bias.data.copy_(torch.tensor([at in DIAGONAL for at in range(6)]) if full else torch.ones(channels))
         self.layers = nn.Sequential(
             _kaiming(layers[0]), nn.ReLU(inplace=True), _kaiming(layers[1]), nn.ReLU(inplace=True), last
         )
         self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def start_at(self, variance: Tensor) -> None:
+        """All variances start from this one."""
+        self.scale.copy_(variance.clamp_min(1e-8).sqrt())
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, features, H, W) -> (N, K, H, W)."""
