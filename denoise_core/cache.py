@@ -59,6 +59,7 @@ def remembered(parts: Sequence[Part], compute: Callable[[], Tensor]) -> Tensor:
 
 
 def cache_folder() -> Path | None:
+    """Where remembered results lie, as DENOISE_CACHE says; None where it is off."""
     named = os.environ.get("DENOISE_CACHE", "")
     if named.lower() == "off":
         return None
@@ -84,6 +85,7 @@ def _limit() -> float:
 
 
 def content_key(parts: Sequence[Part]) -> str:
+    """SHA-256 (hex) over everything that a remembered result depends on."""
     digest = hashlib.sha256(f"denoise-studies cache {FORMAT}".encode())
     for part in parts:
         data = part if isinstance(part, bytes) else repr(part).encode()

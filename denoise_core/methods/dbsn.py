@@ -93,7 +93,7 @@ class DBSN(Method):
                             "lr": 1e-3, "joint_lr": 1e-3, "joint_steps": 1.0, "student_steps": 1.0, "student_lr": 1e-3,
                             "student_widths": (6, 6, 6), "student_depth": 1, "student_batch_size": 4,
                             "student_patch_size": 32, "noisy_share": 0.5, "image_steps": 2}),
-        "laptop": Recipe(280, SMALL),
+        "laptop": Recipe(300, SMALL),
         "gpu": Recipe(10_000, {"width": 48, "blocks": 4, "lr": 1e-3, "joint_lr": 3e-4, "lr_schedule": "one_cycle",
                                "student_lr": 4e-4, "student_patch_size": 96, "student_batch_size": 16}),
         "paper": Recipe(600_000),

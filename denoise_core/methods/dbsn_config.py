@@ -132,6 +132,6 @@ class DBSNConfig(MethodConfig):
 SMALL: Mapping[str, Any] = {
     "width": 24, "blocks": 2, "level_width": 16, "lr": 3e-3, "joint_lr": 3e-3, "joint_steps": 1.5,
     "lr_schedule": "one_cycle", "patch_size": 64, "batch_size": 4, "student_widths": (24, 40, 56), "student_depth": 3,
-    "student_lr": 5e-3, "student_steps": 3.5, "student_batch_size": 8, "student_patch_size": 64,
+    "student_lr": 5e-3, "student_steps": 3.25, "student_batch_size": 8, "student_patch_size": 64,
 }  # fmt: skip
 """Networks of about a fiftieth of the size at ten times the rate."""

@@ -47,7 +47,7 @@ class Laine19(DBSN):
     """See the module."""
 
     name = "laine19"
-    version = 1
+    version = 2
     title = "Laine19 (blind-spot U-Net, posterior mean)"
     lineage = ""  # its phases are nobody else's
     Config: ClassVar[type[MethodConfig]] = Laine19Config
@@ -57,7 +57,7 @@ class Laine19(DBSN):
         "smoke": Recipe(3, {**SMALL, "width": 6, "features": 4, "depth": 2, "level_width": 4, "patch_size": 32,
                             "lr": 1e-3, "joint_lr": 1e-3, "joint_steps": 1.0,
                             "image_steps": 2}),
-        "laptop": Recipe(280, {**SMALL, "features": 16, "depth": 3}),
+        "laptop": Recipe(300, {**SMALL, "features": 16, "depth": 3}),
         "gpu": Recipe(10_000, {"width": 48, "lr": 1e-3, "joint_lr": 3e-4, "lr_schedule": "one_cycle"}),
         "paper": Recipe(600_000),
     }  # fmt: skip
