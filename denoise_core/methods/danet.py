@@ -30,7 +30,7 @@ from denoise_core.methods.danet_config import GAME, PLUS, SMALL, DANetConfig, We
 from denoise_core.methods.danet_deviations import DEVIATIONS
 from denoise_core.networks.danet import PairCritic, ResidualUNet
 from denoise_core.networks.norms import wide
-from denoise_core.schedule import Schedule, one_cycle, steps
+from denoise_core.schedule import Schedule, constant, one_cycle, steps
 from denoise_core.seeding import generator
 
 PLAIN, SYNTHETIC = "plain", "synthetic"
@@ -39,6 +39,8 @@ EPOCHS = 70
 """Of the official training, the unit of its schedules."""
 BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 """GF of Eq. 6: OpenCV's fixed table for 5 taps and no given sigma, which the official code takes."""
+PATCH = 128
+"""The published side of a crop."""
 SAMPLES = 256
 """Crops whose noise is looked at when a training has ended."""
 
@@ -76,7 +78,9 @@ class DANet(Method):
         self.retrained = deepcopy(self.plain) if config.plus else None
         self.generator: ResidualUNet | None = None
         if config.networks != "denoiser":
-            self.generator = ResidualUNet(channels + 1, channels, config.generator_width, config.depth, config.init)
+            # from nothing added the generator would hardly find its way to noise that depends on z
+            init = "default" if config.init == "identity" else config.init
+            self.generator = ResidualUNet(channels + 1, channels, config.generator_width, config.depth, init)
         self.critic = PairCritic(channels, config.critic_width, config.patch_size)
         self.clip = ShrinkingClip(config.plus_clip)
         # index into STAGES, kept with the weights
@@ -91,12 +95,13 @@ class DANet(Method):
         kept: list[nn.Module] = [self.plain]
         found = [self._phase(PLAIN, {"denoiser": self._denoiser(self.plain)}, kept, share)]
         adam = partial(torch.optim.Adam, betas=(config.momentum, 0.9), fused=True)
-        groups = {"critic": Group((self.critic,), partial(adam, lr=config.critic_lr), STAIRS)}
+        rates = constant if config.game_schedule == "constant" else STAIRS
+        groups = {"critic": Group((self.critic,), partial(adam, lr=config.critic_lr), rates)}
         if self.denoiser is not None:
             groups["denoiser"] = self._denoiser(self.denoiser)
             kept.append(self.denoiser)
         if self.generator is not None:
-            groups["generator"] = Group((self.generator,), partial(adam, lr=config.generator_lr), STAIRS)
+            groups["generator"] = Group((self.generator,), partial(adam, lr=config.generator_lr), rates)
             kept.append(self.generator)
         found.append(self._phase(GAME, groups, kept, 1.0))
         if self.synthetic is not None:
@@ -220,7 +225,13 @@ class DANet(Method):
         return self.config.alpha if of == "denoiser" else 1 - self.config.alpha
 
     def _score(self, clean: Tensor, noisy: Tensor, of: str) -> Tensor:
-        return self._weight(of) * wide(self.critic(torch.cat([clean, noisy], dim=1))).mean()
+        """The critic's mean score as denoiser or generator is to see it.
+
+        A critic whose gradient has norm 1 tells images of half the side half as far apart, while the L1 losses are
+        means over pixels: tau1 and tau2 keep their meaning at other patch sizes than the published one.
+        """
+        size = PATCH / self.config.patch_size
+        return size * self._weight(of) * wide(self.critic(torch.cat([clean, noisy], dim=1))).mean()
 
     @staticmethod
     def _latent(clean: Tensor, context: Context) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationInfo, field_validator
 
 from denoise_core.config import MethodConfig, Param, integer, log, uniform
-from denoise_core.networks.danet import halvings
+from denoise_core.networks.danet import Init, halvings
 
 GAME, PLUS = "game", "plus"
 Weight = float | Literal["inf"]
@@ -42,6 +42,9 @@ class DANetConfig(MethodConfig):
     )  # fmt: skip
     generator_lr: float = Param(1e-4, "Adam's rate of the generator", affects=GAME, search=log(1e-5, 5e-3), gt=0, le=1)
     critic_lr: float = Param(2e-4, "Adam's rate of the critic", affects=GAME, search=log(1e-5, 5e-3), gt=0, le=1)
+    game_schedule: Literal["step", "constant"] = Param(
+        "step", "rates of generator and critic: the code's stairs, or as they are", affects=GAME
+    )  # fmt: skip
     momentum: float = Param(0.5, "Adam's beta1 of generator and critic", affects=GAME, ge=0, lt=1)
     generator_width: int = Param(32, "channels of the generator's first layer", affects=GAME, ge=1)
     critic_width: int = Param(64, "channels of the critic's first layer", affects=GAME, ge=1)
@@ -50,7 +53,10 @@ class DANetConfig(MethodConfig):
     lr_schedule: Literal["step", "one_cycle"] = Param("step", "the code's stairs, or one cycle for the denoisers")
     width: int = Param(32, "channels of a denoiser's first layer", ge=1)
     depth: int = Param(5, "levels of the U-Nets", ge=1, le=6)
-    init: Literal["default", "he"] = Param("default", "first weights of the U-Nets: PyTorch's as in the code, or He's")
+    init: Init = Param(
+        "default",
+        "first weights of the U-Nets: PyTorch's as in the code, He's, or for the denoisers a last layer of zeros",
+    )
     batch_size: int = Param(16, "pairs a step, over all workers", affects="data", ge=1)
     patch_size: int = Param(128, "side of a crop in pixels", affects="data", ge=8)
     augmentation: Literal["official", "uniform", "none"] = Param(

@@ -18,6 +18,13 @@ DEVIATIONS = (
         "the code's",
     ),
     Deviation(
+        "Size of a crop",
+        "128",
+        "128",
+        "128, or any other that the critic can halve to 4 to 7; the score of smaller ones counts in denoiser and "
+        "generator as much more, so that tau1 and tau2 keep their meaning",
+    ),
+    Deviation(
         "Order of the updates",
         "the critic n times, each time on a new batch, then denoiser and generator",
         "the same; denoiser and generator take the critic's last batch",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Init = Literal["default", "he", "identity"]
 SLOPE = 0.2
 """Of every LeakyReLU."""
 LAST_SIDES = range(4, 8)
@@ -24,7 +25,8 @@ class ResidualUNet(nn.Module):
     H and W are multiples of ``multiple`` = 2 ** (depth - 1). ``depth`` levels of two 3x3 convolutions with ``width``
     channels and their doubles, LeakyReLU(0.2), no normalisation; 4x4 convolutions of stride 2 without bias go down,
     2x2 transposed convolutions up. With width 32, depth 5 and 3 channels 9,153,571 parameters, with a fourth input
-    channel 9,153,859. ``init`` is PyTorch's default, as in the official code, or He's normal, as in the paper.
+    channel 9,153,859. ``init`` is PyTorch's default, as in the official code, He's normal, as in the paper, or
+    ``identity``: the default with a last layer of zeros, so that nothing is added or taken at first.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class ResidualUNet(nn.Module):
         channels: int,
         width: int = 32,
         depth: int = 5,
-        init: Literal["default", "he"] = "default",
+        init: Init = "default",
     ):
         super().__init__()
         self.multiple = 2 ** (depth - 1)
@@ -48,7 +50,11 @@ class ResidualUNet(nn.Module):
         )
         self.up = nn.ModuleList(_Pair(before, after) for before, after in itertools.pairwise(upwards))
         self.last = nn.Conv2d(width, channels, 3, padding=1)
-        if init == "he":
+        if init == "identity":
+            nn.init.zeros_(self.last.weight)
+            assert self.last.bias is not None
+            nn.init.zeros_(self.last.bias)
+        elif init == "he":
             for module in self.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     nn.init.kaiming_normal_(module.weight, a=SLOPE)
@@ -112,7 +118,7 @@ class PairCritic(nn.Module):
         with torch.no_grad():
             for layer in layers:
                 hidden = layer(hidden)
-                slopes.append(torch.where(hidden > 0, 1.0, SLOPE).to(hidden.dtype))
+                slopes.append((hidden > 0).to(hidden.dtype) * (1 - SLOPE) + SLOPE)
                 hidden = hidden * slopes[-1]
         gradient = self.score.weight[..., None, None].expand(len(pairs), -1, 1, 1)
         for layer, slope in zip(reversed(layers), reversed(slopes), strict=True):
