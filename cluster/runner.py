@@ -387,10 +387,12 @@ def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: in
 
 def _with_settings(study: Study, options: Options) -> Study:
     """The study with an axis's values replaced by those of ``--set``, or by those of the small budgets."""
-    small = study.small if options.budget in ("smoke", "laptop") else {}
+    cheap = options.budget in ("smoke", "laptop")
+    small = study.small if cheap else {}
     axes = []
     for axis in study.axes:
         name = axis.names[0]
+        axis = replace(axis, values=axis.values[: axis.small]) if cheap and axis.small else axis
         given = options.settings.get(name, small.get(name)) if len(axis.names) == 1 else None
         axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
     varied = {name for axis in study.axes for name in axis.names}

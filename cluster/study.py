@@ -29,12 +29,14 @@ from denoise_core.errors import UserError
 class Axis:
     """What a study varies: values of one or several (``joint``) parameters, or a space to search in.
 
-    A name is a parameter of the method or a field of the data (``noise_realisation``).
+    A name is a parameter of the method or a field of the data (``noise_realisation``). The budgets smoke and laptop
+    take the first ``small`` values only, where it is not 0.
     """
 
     names: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...] = ()
     space: Search | None = None
+    small: int = 0
 
     def settings(self) -> list[dict[str, Any]]:
         """Each value as {name: value}."""
@@ -46,9 +48,9 @@ def grid(name: str, values: Sequence[Any]) -> Axis:
     return Axis((name,), tuple((value,) for value in values))
 
 
-def joint(names: Sequence[str], values: Sequence[Sequence[Any]]) -> Axis:
-    """Several parameters that change together."""
-    return Axis(tuple(names), tuple(tuple(value) for value in values))
+def joint(names: Sequence[str], values: Sequence[Sequence[Any]], small: int = 0) -> Axis:
+    """Several parameters that change together; small budgets take the first ``small`` values only."""
+    return Axis(tuple(names), tuple(tuple(value) for value in values), small=small)
 
 
 def uniform(name: str, low: float, high: float) -> Axis:

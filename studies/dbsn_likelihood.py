@@ -10,9 +10,9 @@ from cluster.study import Study, grid, joint
 
 SETTINGS = [
     ("ordinary", 0.0, "residual", "5x5"),
-    ("ordinary", 0.1, "residual", "5x5"),
     ("ordinary", 0.0, "official", "5x5"),
     ("constrained", 0.0, "residual", "5x5"),
+    ("ordinary", 0.1, "residual", "5x5"),
     ("ordinary", 0.0, "residual", "3x3"),
 ]
 
@@ -21,7 +21,7 @@ study = Study(
     question="Which likelihood finds the noise level, and does fusing mu with the pixel then help?",
     method="dbsn",
     axes=[
-        joint(("likelihood", "trace_weight", "noise_start", "wide_branch"), SETTINGS),
+        joint(("likelihood", "trace_weight", "noise_start", "wide_branch"), SETTINGS, small=3),
         grid("estimate", ["mu", "bayes"]),
     ],
     data=UnpairedPhotographs(("gauss25", "hg40_10"), with_clean=False),

@@ -13,7 +13,7 @@ study = Study(
     question="Does pixel-shuffle let D-BSN denoise real photographs, whose noise is correlated?",
     method="dbsn",
     axes=[
-        joint(("pixel_shuffle", "bayer_groups"), [(1, False), (4, False), (4, True)]),
+        joint(("pixel_shuffle", "bayer_groups"), [(1, False), (4, False), (4, True)], small=2),
         grid("estimate", ["bayes", "student"]),
     ],
     data=RecordedPhotographs(),
