@@ -12,6 +12,7 @@ from torch import Tensor
 from denoise_core.cache import Part, remembered
 from denoise_core.errors import UserError
 from denoise_core.images.crops import CropSource
+from denoise_core.images.image_set import LazyImages
 from denoise_core.images.shuffle import bayer_group, split
 from denoise_core.seeding import generator
 
@@ -41,8 +42,12 @@ class DistillationSource:
         label: Callable[[Tensor], Tensor] | None = None,
         label_key: Callable[[], Sequence[Part]] = tuple,
     ):
-        if factor > 1 or label is not None:
-            source.whole("noisy")  # refuses noise that is drawn anew
+        # refuses noise that is drawn anew
+        if (factor > 1 or label is not None) and isinstance(source.whole("noisy"), LazyImages):
+            raise UserError(
+                "sub-images and labels of whole images are kept in memory, and these images are read from disk as they "
+                "are needed: use pixel_shuffle = 1 and labels = crop, or images that fit into memory."
+            )
         self.source, self.factor, self.sub_patch, self._label = source, factor, sub_patch, label
         self._label_key = label_key
         self.channels = source.channels

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from denoise_core.images.image_set import ImageSet
+from denoise_core.errors import UserError
+from denoise_core.images.image_set import ImageSet, LazyImages
 
 
 def with_test_images(train: ImageSet, tests: Sequence[ImageSet], recorded: bool) -> ImageSet:
@@ -14,8 +15,14 @@ def with_test_images(train: ImageSet, tests: Sequence[ImageSet], recorded: bool)
 
     ``recorded`` images are the noisy versions themselves, and no clean ones are among them; others are clean images
     that are still to be made noisy, and must be kept from the training as such. In sets of ``tests`` that are
-    ``recorded`` every image must have its noisy version.
+    ``recorded`` every image must have its noisy version. Raises UserError for images that are too many for memory.
     """
+    for one in (train, *tests):
+        if isinstance(one.pixels, LazyImages):
+            raise UserError(
+                f"transductive = true keeps all images in memory, and those of {one.name} are read from disk as they "
+                "are needed: use --set transductive=false, or a selection that you save as a folder of its own."
+            )
     images: dict[str, Tensor] = {}
     taken: set[str] = set()
     for one, prefix in [(train, ""), *((test, f"{test.name}/") for test in tests)]:

@@ -8,8 +8,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from scipy.io import savemat
 
 from denoise_core.errors import UserError
 from denoise_core.images import mapped, sidd
-from denoise_core.images.crops import Place
+from denoise_core.images.crops import CropSource, Place
+from denoise_core.images.distillation import DistillationSource
 from denoise_core.images.image_set import ImageSet, LazyImages
 from denoise_core.images.mapped import MappedImages
 from denoise_core.images.named import load_images
@@ -237,6 +239,17 @@ def test_training_and_test_data_in_one_specification(tmp_path: Path) -> None:
     Image.fromarray(picture(files(FIRST, "010")[0])[:32, :32]).save(exported / "mine.png")
     with pytest.raises(UserError, match=f"clean image mine of patches is also the image {FIRST}_010_000"):
         load_data(given.model_copy(update={"clean": str(exported)}), tmp_path)
+
+
+def test_what_keeps_all_images_in_memory_is_refused(tmp_path: Path) -> None:
+    write_medium(tmp_path)
+    write_validation(tmp_path / "SIDD_Validation_Srgb")
+    data = load_data(DataSpec(train="sidd_medium", test=("sidd_validation",), noise=RECORDED, channels=3), tmp_path)
+    with pytest.raises(UserError, match="sub-images and labels of whole images are kept in memory"):
+        DistillationSource(cast(CropSource, data.source(0, CPU)), factor=4, sub_patch=16)
+    both = replace(data, spec=data.spec.model_copy(update={"transductive": True}))
+    with pytest.raises(UserError, match="transductive = true keeps all images in memory"):
+        both.source(0, CPU)
 
 
 # --- the conversion ---------------------------------------------------------------------------------------------------
