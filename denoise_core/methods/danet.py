@@ -62,7 +62,7 @@ class DANet(Method):
             6, {**SMALL, "width": 2, "generator_width": 2, "critic_width": 2, "patch_size": 16, "batch_size": 2,
                 "plus_batch_size": 3, "akld_draws": 1},
         ),
-        "laptop": Recipe(600, SMALL),
+        "laptop": Recipe(1290, SMALL),
         "gpu": Recipe(6000, precision="bf16"),
         "paper": Recipe(70 * 15_000),
     }  # fmt: skip

@@ -30,7 +30,12 @@ DEVIATIONS = (
         "the same; denoiser and generator take the critic's last batch",
         "the code's",
     ),
-    Deviation("First weights of the U-Nets", "He", "PyTorch's default", "the code's; `init = he` is the paper's"),
+    Deviation(
+        "First weights of the U-Nets",
+        "He",
+        "PyTorch's default",
+        "the code's; `init = he` is the paper's; in the small budgets the denoisers start as the identity",
+    ),
     Deviation(
         "First weights of the critic",
         "not stated",
@@ -53,13 +58,13 @@ DEVIATIONS = (
         "Rates",
         "halved every 10 epochs",
         "halved after 20, 30, 40, 50, 60 and 65 of 70 epochs",
-        "the code's, by progress; the small budgets take one cycle for the denoisers",
+        "the code's, by progress; the small budgets take one cycle for the denoisers and constant rates for the game",
     ),
     Deviation(
         "Adam of generator and critic",
         "not stated",
         "beta1 0.5, beta2 0.9",
-        "the code's (`momentum`); the small budgets take beta1 0, which kept small generators from collapsing",
+        "the code's (`momentum`)",
     ),
     Deviation(
         "DANet+",
