@@ -63,7 +63,7 @@ class DANet(Method):
                 "plus_batch_size": 3, "akld_draws": 1},
         ),
         "laptop": Recipe(1290, SMALL),
-        "gpu": Recipe(6000, precision="bf16"),
+        "gpu": Recipe(6000, {"lr": 3e-4, "generator_lr": 3e-4, "critic_lr": 6e-4}),
         "paper": Recipe(70 * 15_000),
     }  # fmt: skip
     stage: Tensor
