@@ -17,9 +17,9 @@ from denoise_core.diagnostics import GENERATED
 from denoise_core.images.windows import to_window
 from denoise_core.inference import MAX_PIXELS, denoise_image
 from denoise_core.method import Denoise, Method
-from denoise_core.metrics.full_reference import measure, psnr
+from denoise_core.metrics.full_reference import measure, measure_psnr, psnr
 from denoise_core.metrics.generation import akld
-from denoise_core.metrics.protocol import PROTOCOLS, MetricProtocol
+from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import noisy_test_images
 from denoise_core.noise.models import simulated_noise
 from denoise_core.seeding import generator
@@ -85,11 +85,10 @@ def evaluate(
                             Measurement(images.name, image_id, repeat, output, metric, protocol, value)
                         )
             generated = list(draws(method, clean, image_id, method.draws, device))
-            for protocol in protocols:
-                for metric, value in _of_noise(method, clean, noisy, generated, PROTOCOLS[protocol], device).items():
-                    result.measurements.append(
-                        Measurement(images.name, image_id, repeat, GENERATED, metric, protocol, value)
-                    )
+            for metric, protocol, value in _of_noise(method, clean, noisy, generated, protocols, device):
+                result.measurements.append(
+                    Measurement(images.name, image_id, repeat, GENERATED, metric, protocol, value)
+                )
             if repeat == 0 and image_id in images.ids[:PREVIEW_IMAGES]:
                 if generated:
                     kinds |= noise_pictures(clean, noisy, generated[0])
@@ -128,17 +127,18 @@ def _of_noise(
     clean: Tensor,
     noisy: Tensor,
     generated: Sequence[Tensor],
-    protocol: MetricProtocol,
+    protocols: Sequence[str],
     device: torch.device,
-) -> dict[str, float]:
-    """AKLD and PGap of one image, as far as the method can tell them."""
-    found: dict[str, float] = {}
+) -> Iterator[tuple[str, str, float]]:
+    """Metric, protocol and value of one image: AKLD and PGap, as far as the method can tell them."""
     if generated:
-        found["akld"] = akld(clean, noisy, generated)
+        divergence = akld(clean, noisy, generated)
+        yield from (("akld", name, divergence) for name in protocols)
     if (twins := method.twins()) is not None:
-        real, simulated = (measure(protocol, denoise(method, noisy, device, one), clean)["psnr"] for one in twins)
-        found["pgap"] = real - simulated
-    return found
+        of_real, of_generated = (denoise(method, noisy, device, one) for one in twins)
+        for name in protocols:
+            real, simulated = (measure_psnr(PROTOCOLS[name], one, clean) for one in (of_real, of_generated))
+            yield "pgap", name, real - simulated
 
 
 def noise_pictures(clean: Tensor, noisy: Tensor, generated: Tensor) -> dict[str, Tensor]:
