@@ -77,9 +77,11 @@ def evaluate(
             if index % ranks.world != ranks.rank:
                 continue
             noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
-            kinds = {"clean": clean, "noisy": noisy, "denoised": denoise(method, noisy, device)}
+            kinds = {"clean": clean, "noisy": noisy}
+            if method.denoises:
+                kinds["denoised"] = denoise(method, noisy, device)
             for protocol in protocols:
-                for output in ("noisy", "denoised"):
+                for output in [kind for kind in kinds if kind != "clean"]:
                     for metric, value in measure(PROTOCOLS[protocol], kinds[output], clean).items():
                         result.measurements.append(
                             Measurement(images.name, image_id, repeat, output, metric, protocol, value)

@@ -171,6 +171,8 @@ class Method(nn.Module):
     """The paper's own metric protocol (denoise_core.metrics)."""
     whole_images: ClassVar[bool] = False
     """Whether ``denoise`` uses moments of the whole image, so that large images must not be cut into tiles."""
+    denoises: ClassVar[bool] = True
+    """False for what only generates noise: its ``denoise`` gives the noisy image, which is not measured."""
     deviations: ClassVar[tuple[Deviation, ...]] = ()
     recipes: ClassVar[Mapping[str, Recipe]]
 

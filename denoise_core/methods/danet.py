@@ -62,7 +62,7 @@ class DANet(Method):
             6, {**SMALL, "width": 2, "generator_width": 2, "critic_width": 2, "patch_size": 16, "batch_size": 2,
                 "plus_batch_size": 3, "akld_draws": 1},
         ),
-        "laptop": Recipe(1290, SMALL),
+        "laptop": Recipe(1140, SMALL),
         "gpu": Recipe(6000, {"lr": 3e-4, "generator_lr": 3e-4, "critic_lr": 6e-4}),
         "paper": Recipe(70 * 15_000),
     }  # fmt: skip

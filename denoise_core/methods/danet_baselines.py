@@ -60,6 +60,7 @@ class FittedNoise(Method):
     Config: ClassVar[type[MethodConfig]] = FittedNoiseConfig
     config: FittedNoiseConfig
     protocol = "danet"
+    denoises = False
     assumes = Assumptions(False, False, False, fields=("noisy", "clean"))
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "smoke": Recipe(4, {"patch_size": 16, "batch_size": 4, "akld_draws": 1}, channels_last=False),

@@ -208,6 +208,14 @@ def test_generated_noise_is_measured_for_each_image_and_shown() -> None:
     assert {shown.kind for shown in plain.previews} == {"clean", "noisy", "denoised"}
 
 
+def test_what_only_generates_noise_is_not_measured_as_a_denoiser() -> None:
+    found = evaluated(trained("fitted_noise", 3))
+    assert metrics(found, "generated") == {"akld"}
+    assert metrics(found, "noisy") == {"psnr", "ssim"}
+    assert not metrics(found, "denoised")
+    assert "denoised" not in {shown.kind for shown in found.previews}
+
+
 def test_pgap_is_the_difference_of_the_twins() -> None:
     one = trained("danet", 3, pgap=True)
     found = {
