@@ -163,12 +163,18 @@ def describe_level(clean: Tensor, noise: Tensor | None, variance: Tensor, *, by_
     return found + _by_intensity(clean, squares)
 
 
-def describe_levels(clean: Tensor, noises: Mapping[str, Tensor]) -> list[Diagnostic]:
-    """The standard deviation of each of ``noises``, by series, by the ``clean`` intensity as in :func:`describe_level`.
+def describe_pairs(clean: Tensor, noisy: Tensor, generated: Tensor) -> list[Diagnostic]:
+    """True and generated noise of the same ``clean`` crops: what :func:`describe_noise` tells, and the standard
+    deviation by intensity as in :func:`describe_level`.
 
-    All (N, C, H, W), in units of [0, 1].
+    All (N, C, H, W), in units of [0, 1]. Nothing where ``noisy`` is ``clean``.
     """
-    return _by_intensity(clean, {series: _plain(noise) ** 2 for series, noise in noises.items()})
+    noises = {TRUE: noisy - clean, GENERATED: generated - clean}
+    scale = float(noises[TRUE].std())
+    if scale == 0:
+        return []
+    found = [one for name, noise in noises.items() for one in describe_noise(name, noise, scale)]
+    return found + _by_intensity(clean, {series: _plain(noise) ** 2 for series, noise in noises.items()})
 
 
 def _by_intensity(clean: Tensor, squares: Mapping[str, Array]) -> list[Diagnostic]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from denoise_core.clipping import ShrinkingClip
 from denoise_core.config import MethodConfig
-from denoise_core.diagnostics import GENERATED, TRUE, Diagnostic, describe_levels, describe_noise
+from denoise_core.diagnostics import Diagnostic, describe_pairs
 from denoise_core.errors import UserError
 from denoise_core.images.augment import dihedral, mostly_upright
 from denoise_core.images.source import ImageSource
@@ -282,15 +282,11 @@ class DANet(Method):
         if self.generator is None:
             return []
         crops = source.batch(size=SAMPLES, patch=self.config.patch_size, seed=0, step=0, fields=("noisy", "clean"))
-        clean, true = crops["clean"], crops["noisy"] - crops["clean"]
         random = generator("diagnose")
         self.eval()
         with torch.inference_mode():
-            pieces = [self.generate(piece, random).clamp(0, 1) - piece for piece in torch.split(clean, 16)]
-        noises = {TRUE: true, GENERATED: torch.cat(pieces).float()}
-        scale = float(true.std())
-        found = [one for name, noise in noises.items() for one in describe_noise(name, noise, scale)]
-        return [*found, *describe_levels(clean, noises)]
+            pieces = [self.generate(piece, random).clamp(0, 1) for piece in torch.split(crops["clean"], 16)]
+        return describe_pairs(crops["clean"], crops["noisy"], torch.cat(pieces).float())
 
 
 STAIRS = steps([epoch / EPOCHS for epoch in (20, 30, 40, 50, 60, 65)], 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,8 +10,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param
+from denoise_core.diagnostics import Diagnostic, describe_pairs
+from denoise_core.images.source import ImageSource
 from denoise_core.method import Assumptions, Context, Deviation, Method, Phase, Recipe, Update
-from denoise_core.methods.danet import DANet
+from denoise_core.methods.danet import SAMPLES, DANet
+from denoise_core.seeding import generator
 
 STEPS = 200
 BINS = 16
@@ -36,6 +39,10 @@ class PlainL1(DANet):
     def draws(self) -> int:
         """It generates no noise."""
         return 0
+
+    def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
+        """Nothing was learned of the noise."""
+        return ()
 
 
 class FittedNoiseConfig(MethodConfig):
@@ -108,6 +115,12 @@ class FittedNoise(Method):
         white = torch.randn(clean.shape, generator=random).to(clean)
         place = _bin(clean)
         return clean + mean.to(clean.dtype)[place] + deviation.to(clean.dtype)[place] * white
+
+    def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
+        """Its noise beside the true one."""
+        crops = source.batch(size=SAMPLES, patch=self.config.patch_size, seed=0, step=0, fields=("noisy", "clean"))
+        generated = self.generate(crops["clean"], generator("diagnose")).clamp(0, 1)
+        return describe_pairs(crops["clean"], crops["noisy"], generated)
 
 
 def _bin(clean: Tensor) -> Tensor:

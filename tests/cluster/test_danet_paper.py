@@ -39,6 +39,7 @@ PRINTED = [  # table, what its columns are, test set, head, lines of numbers
         SSIM 0.8708 0.8812 0.8811 0.9676 0.9623 0.9613 0.9693 0.9689"""),
 ]  # fmt: skip
 ESTIMATES = {"DANet": "dual", "DANet+": "plus", "GDANet": "dual", "GDANet+": "plus"}
+ABLATED = ("tau1", "tau2", "networks")  # shown beside simulated noise, too
 NETWORKS = {"BaseD": "denoiser", "BaseG": "generator", "DANet": "both"}
 
 Address = tuple[str, frozenset[tuple[str, Key]], str]  # table, keys, metric
@@ -61,7 +62,8 @@ def printed() -> dict[Address, float]:
         for metric, *cells in (line.split() for line in body.strip().splitlines()):
             for name, cell in zip(head.split(), cells, strict=True):
                 part, keys = column(table, kind, name)
-                address = (part, frozenset({**keys, "noise": "recorded", "dataset": dataset}.items()), metric.lower())
+                keys |= {} if kind in ABLATED else {"noise": "recorded"}
+                address = (part, frozenset({**keys, "dataset": dataset}.items()), metric.lower())
                 assert address not in numbers
                 if cell != "-":
                     numbers[address] = float(cell)

@@ -168,6 +168,14 @@ def test_fitted_noise_has_the_pairs_level_at_each_intensity_and_no_correlation()
         assert abs(lag) < 0.02
 
 
+def test_the_baselines_say_what_they_know_of_the_noise() -> None:
+    source = SimulatedNoiseSource(image_set("train"), parse_noise("camera25_5"), "frozen", seed=5, device=CPU)
+    found = {(one.figure, one.series): one.y for one in trained("fitted_noise", 60).diagnose(source)}
+    assert found["noise_std", "generated"][0] == pytest.approx(found["noise_std", "true"][0], rel=0.1)
+    assert abs(found["noise_lag1", "generated"][0]) < 0.05 < found["noise_lag1", "true"][0]
+    assert not trained("danet_l1", 3).diagnose(source)
+
+
 def test_fitted_noise_of_intensities_that_were_not_seen_has_the_mean_level() -> None:
     one = create("fitted_noise", {}, 1, 0)
     assert isinstance(one, FittedNoise)
