@@ -383,7 +383,7 @@ def test_any_size_and_only_the_given_randomness(channels: int) -> None:
 
 
 def test_the_ensemble_commutes_with_flips_and_rotations() -> None:
-    one, noisy = method(), tensor(1, 3, 16, 16).double()
+    one, noisy = method(init="default"), tensor(1, 3, 16, 16).double()
     one.double()
     plain = one.denoise(noisy)
     one.reconfigure({"ensemble": True})
