@@ -91,9 +91,8 @@ class DANet(Method):
     def phases(self) -> tuple[Phase, ...]:
         """Plain L1 training, the game, then as asked the denoiser of PGap and that of DANet+."""
         config = self.config
-        share = 1 / config.critic_steps  # every denoiser gets as many updates
-        kept: list[nn.Module] = [self.plain]
-        found = [self._phase(PLAIN, {"denoiser": self._denoiser(self.plain)}, kept, share)]
+        found = [self._plain_phase()]
+        share, kept = found[0].share, list(found[0].keeps)
         adam = partial(torch.optim.Adam, betas=(config.momentum, 0.9), fused=True)
         rates = constant if config.game_schedule == "constant" else STAIRS
         groups = {"critic": Group((self.critic,), partial(adam, lr=config.critic_lr), rates)}
@@ -111,6 +110,10 @@ class DANet(Method):
             kept.append(self.retrained)
             found.append(self._phase(PLUS, {"denoiser": self._plus_denoiser(self.retrained)}, kept, config.plus_steps))
         return tuple(found)
+
+    def _plain_phase(self) -> Phase:
+        share = 1 / self.config.critic_steps  # every denoiser gets as many updates
+        return self._phase(PLAIN, {"denoiser": self._denoiser(self.plain)}, [self.plain], share)
 
     def _phase(self, name: str, groups: Mapping[str, Group], kept: Sequence[nn.Module], share: float) -> Phase:
         config = self.config

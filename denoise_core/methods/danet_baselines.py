@@ -14,6 +14,7 @@ from denoise_core.diagnostics import Diagnostic, describe_pairs
 from denoise_core.images.source import ImageSource
 from denoise_core.method import Assumptions, Context, Deviation, Method, Phase, Recipe, Update
 from denoise_core.methods.danet import SAMPLES, DANet
+from denoise_core.methods.danet_config import DANetConfig
 from denoise_core.seeding import generator
 
 STEPS = 200
@@ -31,18 +32,14 @@ class PlainL1(DANet):
     title = "L1 alone"
     deviations: ClassVar[tuple[Deviation, ...]] = ()
 
+    def __init__(self, config: DANetConfig, channels: int):
+        super().__init__(config, channels)
+        self.denoiser = self.synthetic = self.retrained = self.generator = None
+        del self.critic
+
     def phases(self) -> tuple[Phase, ...]:
         """The plain denoiser's."""
-        return super().phases()[:1]
-
-    @property
-    def draws(self) -> int:
-        """It generates no noise."""
-        return 0
-
-    def diagnose(self, source: ImageSource) -> Sequence[Diagnostic]:
-        """Nothing was learned of the noise."""
-        return ()
+        return (self._plain_phase(),)
 
 
 class FittedNoiseConfig(MethodConfig):

@@ -70,6 +70,8 @@ def test_resume_is_bitwise_at_every_step(whole: tuple[str, dict[str, Tensor]], s
             pytest.skip("one phase: its steps are all tested")
     elif len(first.stretches) > 1 and stop % 2:
         pytest.skip("several phases: every other step of the first is enough")
+    if stop > first.steps:
+        pytest.skip("it is not that long")
     for step in first.run():
         if step == stop:
             break
