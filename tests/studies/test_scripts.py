@@ -16,12 +16,14 @@ SCRIPTS = sorted(path.name for path in (ROOT / "studies").glob("*.py") if path.n
 
 
 def pairs() -> list[list[str]]:
-    """The first two scripts of each method that has so many; tests/cluster/test_every_study runs all of them."""
+    """Two of GAN2GAN, whose phases they share, and one of each other method; test_every_study runs all of them."""
     by_method: dict[str, list[str]] = {}
     for script in SCRIPTS:
         found = re.findall(r'method="(\w+)"', (ROOT / "studies" / script).read_text())
         by_method.setdefault(found[0], []).append(script)
-    return [scripts[:2] for scripts in by_method.values() if len(scripts) > 1]
+    shared = by_method.pop("gan2gan")[:2]
+    others = [scripts[0] for scripts in by_method.values() if len(scripts) > 1]
+    return [shared, *(others[at : at + 2] for at in range(0, len(others), 2))]
 
 
 @pytest.fixture(scope="module")
