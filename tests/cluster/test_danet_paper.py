@@ -62,7 +62,7 @@ def printed() -> dict[Address, float]:
         for metric, *cells in (line.split() for line in body.strip().splitlines()):
             for name, cell in zip(head.split(), cells, strict=True):
                 part, keys = column(table, kind, name)
-                keys |= {} if kind in ABLATED else {"noise": "recorded"}
+                keys |= {} if kind in ABLATED or part == "table2" else {"noise": "recorded"}
                 address = (part, frozenset({**keys, "dataset": dataset}.items()), metric.lower())
                 assert address not in numbers
                 if cell != "-":
