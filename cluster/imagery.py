@@ -299,7 +299,8 @@ class PairedPhotographs:
     def specs(self, budget: Budget, data_root: Path | None) -> list[DataSpec]:
         """See :class:`Imagery`."""
         if budget == "paper":
-            return [_recorded("sidd_medium", ("sidd_validation",), channels=3, validation=20)]
+            # none set aside, as in the paper: neighbouring patches of an image overlap
+            return [_recorded("sidd_medium", ("sidd_validation",), channels=3)]
         if budget == "gpu" and (found := [one for one in RECORDED_SPLITS if _has(data_root, one[0])]):
             return [
                 _recorded(f"{name}[{train}]", (f"{name}[{test}]",), channels=channels, validation=validation)
