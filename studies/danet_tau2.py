@@ -17,7 +17,7 @@ study = Study(
     objectives=("psnr", "akld"),
     baselines=["danet_l1", "fitted_noise"],
     paper=PaperTable("danet", "table4"),
-    plot=Curve(x="tau2", facet="noise", metrics=("psnr", "akld", "pgap")),
+    plot=Curve(x="tau2", facet="noise", metrics=("akld", "pgap", "psnr")),
 )
 
 if __name__ == "__main__":

@@ -134,8 +134,10 @@ def of_noise(results: StudyResults, metric: str) -> bool:
 
 
 def further_metrics(results: StudyResults) -> list[str]:
-    """Metrics of generated noise that the plot names beside the study's own: each has its own verdict."""
-    return [metric for metric in results.plot.metrics if metric != results.metric and of_noise(results, metric)]
+    """Metrics that the plot names beside the study's own and that have their own verdict: those of generated noise,
+    and PSNR where the study's own is one of these."""
+    others = [metric for metric in results.plot.metrics if metric != results.metric]
+    return [metric for metric in others if metric == "psnr" or of_noise(results, metric)]
 
 
 def planned_cells(results: StudyResults) -> list[Cell]:

@@ -138,13 +138,14 @@ def _setting_sentences(results: StudyResults, grid: Grid, comparisons: Sequence[
 
 
 def _of_further_metrics(results: StudyResults, setting: Setting) -> list[str]:
-    """What is found in each metric of generated noise beside the study's own; its intervals hold together as well."""
-    found = []
+    """What is found in each further metric, and beside which baselines; its intervals hold together as well."""
+    found: list[str] = []
     for metric in cells.further_metrics(results):
         measured = replace(results, metric=metric)
         grid = cells.grid(measured, setting)
         if grid.cells:
-            found.append(headline_of(measured, grid, compare(measured, grid)))
+            found += [headline_of(measured, grid, compare(measured, grid)), _gain(measured, grid)]
+            found += [_reference(measured, grid, label) for label in grid.references]
     return found
 
 
@@ -339,8 +340,10 @@ def _short(cell: Cell) -> str:
 
 
 def _named(results: StudyResults) -> bool:
-    """Whether sentences must name the metric: for those of denoised images where more is better, "beats" says it."""
-    return not measures.kind(results.metric).higher_is_better or cells.of_noise(results, results.metric)
+    """Whether sentences must name the metric: in a study of denoised images "beats" says it where more is better."""
+    if not measures.kind(results.metric).higher_is_better:
+        return True
+    return any(cells.of_noise(results, metric) for metric in (results.metric, *results.plot.metrics[:1]))
 
 
 def _in(results: StudyResults) -> str:
