@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from denoise_core.images.named import KNOWN
 from denoise_core.specification import DataSpec
 
 Budget = Literal["smoke", "laptop", "gpu", "paper"]
@@ -301,15 +303,18 @@ class PairedPhotographs:
         if budget == "paper":
             # none set aside, as in the paper: neighbouring patches of an image overlap
             return [_recorded("sidd_medium", ("sidd_validation",), channels=3)]
-        if budget == "gpu" and (found := [one for one in RECORDED_SPLITS if _has(data_root, one[0])]):
-            return [
-                _recorded(f"{name}[{train}]", (f"{name}[{test}]",), channels=channels, validation=validation)
-                for _, name, channels, train, test, validation in found
-            ]
+        found = [name for name in SCENES if _has(data_root, KNOWN[name].folder or name)]
+        if budget == "gpu" and found:
+            return [self._split(name) for name in found]
         images: dict[str, Any] = {"train": "bundled_train", "test": ("bundled_test",), "validation": 1}
         if budget != "smoke" and _has(data_root, "cbsd400_train", "cbsd68"):
             images = {"train": "cbsd400_train[0:96]", "test": ("cbsd68[0:24]",), "validation": 4}
         return [DataSpec(noise=self.noise, noise_realisation="frozen", channels=3, **images)]
+
+    @staticmethod
+    def _split(name: str) -> DataSpec:
+        train, test = SCENES[name]
+        return _recorded(f"{name}[{train}]", (f"{name}[{test}]",), channels=KNOWN[name].channels, validation=1)
 
     def differs(self, spec: DataSpec) -> list[str]:
         """See :class:`Imagery`."""
@@ -323,13 +328,12 @@ class PairedPhotographs:
         ]
 
 
-RECORDED_SPLITS: tuple[tuple[str, str, Literal[1, 3], str, str, int], ...] = (
-    # no scene is on both sides: 0 and 4, 1 and 8, 2 and 3, 6 and 13 of cc15 show one each
-    ("cc15", "cc15", 3, "0:2,4:9,11:14", "2,3,9,10,14", 1),
-    ("polyu_sample", "polyu_sample", 3, "0:2,4:9,10,12:15,16,17,19", "2,3,9,11,15,18", 1),
-    ("wf_sample/w2s", "w2s", 1, "0:10", "10:15", 1),
-)
-"""Folder, set, channels, training images, test images, how many of the former are set aside."""
+SCENES: Mapping[str, tuple[str, str]] = {
+    "cc15": ("0:2,4:9,11:14", "2,3,9,10,14"),  # 0 and 4, 1 and 8, 2 and 3, 6 and 13 show one scene each
+    "polyu_sample": ("0:2,4:9,10,12:15,16,17,19", "2,3,9,11,15,18"),
+    "w2s": ("0:10", "10:15"),
+}
+"""Training and test images of sets of recorded pairs; no scene is on both sides."""
 
 
 def _recorded(train: str, test: tuple[str, ...], **others: Any) -> DataSpec:

@@ -256,7 +256,7 @@ class Training:
         if value != value:
             raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {trainer.steps}")
         self._eval_s += time.perf_counter() - started
-        self._point(step, {f"validation_{name}": one for name, one in values.items()})
+        self._point(step, {f"{VALIDATED}{name}": one for name, one in values.items()})
         self.objective = value
         return line.report(step) if rung is None else line.report(step, rung, value)
 
@@ -270,7 +270,7 @@ class Training:
             what = f"the validation {METRICS[name].title}"
             if name not in measured:
                 if name == "akld" and not trainer.method.draws:
-                    reason = "the method generates no noise with these settings"
+                    reason = "the method generates no noise with these settings; leave them out with --set"
                 else:
                     reason = "the method does not measure it on validation images"
                 raise ObjectiveMissing(f"{what} is missing: {reason}")
