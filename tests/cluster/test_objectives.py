@@ -307,7 +307,8 @@ def test_a_method_that_generates_no_noise_fails_with_the_reason(store: Store) ->
     search = Search(store)
     assert search.run() == 4  # the second seed of none
     assert search.errors == {
-        "ObjectiveMissing: the validation AKLD is missing: the method generates no noise with these settings"
+        "ObjectiveMissing: the validation AKLD is missing: the method generates no noise with these settings; "
+        "leave them out with --set"
     }
     again = Search(store)
     assert search.states == again.states == ["FAIL"] * 4 and again.suggestions.left == 0
