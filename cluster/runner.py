@@ -305,7 +305,7 @@ class Runner:
             if current.dashboard:
                 self.console.say(f"Ray dashboard: {current.dashboard}", style="dim")
             return execute(
-                work, self.store, options.data_root, resources, options.max_concurrent, seconds, current, self.console
+                work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console
             )
 
     def _tasks(self, plan: Plan) -> list[Any]:

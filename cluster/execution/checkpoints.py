@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -42,10 +40,10 @@ class CheckpointFolder:
             path = checkpoints.save(Path(folder), whole)
             # META last: a checkpoint without it does not exist
             for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                self.store.write_bytes(f"checkpoints/{self.name}/{path.name}/{name}", (path / name).read_bytes())
+                self.store.files.write(f"{self._folder}/{path.name}/{name}", (path / name).read_bytes())
         for one in older:
             if one != path.name:
-                self.store.filesystem.delete_dir(f"{self._remote}/{one}")
+                self.store.files.delete_folder(f"{self._folder}/{one}")
 
     def load(self) -> checkpoints.Checkpoint | None:
         """The newest checkpoint that is whole; damaged ones are set aside and logged."""
@@ -63,38 +61,33 @@ class CheckpointFolder:
     def keep_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Keeps what a phase ended with, for the phases after it, for export and for further inference-time values."""
         content = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
-        self.store.write_bytes(f"weights/{self.name}.safetensors", content)
+        self.store.files.write(f"weights/{self.name}.safetensors", content)
 
     def kept_weights(self) -> dict[str, Tensor] | None:
         """The last weights of a finished phase; None where they are missing or damaged."""
         try:
-            return load(self.store.read_bytes(f"weights/{self.name}.safetensors"))
+            return load(self.store.files.read(f"weights/{self.name}.safetensors"))
         except (FileNotFoundError, SafetensorError) as error:
             log.warning("the weights %s cannot be used (%s): it is trained again", self.name, error)
             return None
 
     def remove(self) -> None:
         """Removes the checkpoints of a trial that is stored. What cannot be removed does no harm."""
-        if self._local is not None:
-            shutil.rmtree(self._local, ignore_errors=True)
-            return
-        with contextlib.suppress(OSError):
-            self.store.filesystem.delete_dir(self._remote)
+        self.store.files.delete_folder(self._folder)
 
     @property
-    def _remote(self) -> str:
-        return f"{self.store.root}/checkpoints/{self.name}"
+    def _folder(self) -> str:
+        return f"checkpoints/{self.name}"
 
     def _remote_steps(self) -> list[str]:
-        selector = pafs.FileSelector(self._remote, allow_not_found=True)
-        return sorted(one.base_name for one in self.store.filesystem.get_file_info(selector))
+        return sorted(self.store.files.entries(self._folder))
 
     def _load_remote(self) -> checkpoints.Checkpoint | None:
         for step in reversed(self._remote_steps()):
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                        content = self.store.read_bytes(f"checkpoints/{self.name}/{step}/{name}")
+                        content = self.store.files.read(f"{self._folder}/{step}/{name}")
                         (Path(folder) / name).write_bytes(content)
                     return checkpoints.load(Path(folder))
                 except (FileNotFoundError, checkpoints.CorruptCheckpoint) as error:

@@ -95,7 +95,7 @@ class Leases:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads(self.store.read_bytes(_path(name)))
+            content: dict[str, Any] = json.loads(self.store.files.read(_path(name)))
             return content
         except (FileNotFoundError, ValueError):
             return None
@@ -137,15 +137,14 @@ class Lease:
         with suppress(OSError), self.leases._exclusive():
             content = self.leases._read(self.name)
             if content is not None and content["owner"] == self.owner:
-                store = self.leases.store
-                store.filesystem.delete_file(f"{store.root}/{_path(self.name)}")
+                self.leases.store.files.delete(_path(self.name))
 
     def write(self) -> None:
         """A heartbeat."""
         self._beat += 1
         content = {"owner": self.owner, "beat": self._beat, "node": _node(), "pid": os.getpid()}
         content["started"] = _started(os.getpid())
-        self.leases.store.write_bytes(_path(self.name), json.dumps(content).encode())
+        self.leases.store.files.write(_path(self.name), json.dumps(content).encode(), durable=False)
 
     def _keep_alive(self) -> None:
         while not self._over.wait(BEAT_S):

@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from cluster.execution.board import MAX_ATTEMPTS, Board, Task
 from cluster.execution.leases import Leases
 from cluster.execution.one_training import Training
 from cluster.execution.search import StudySearch
-from cluster.execution.session import Resources, Session, lanes
+from cluster.execution.session import Resources, lanes
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
@@ -130,7 +129,6 @@ def execute(
     resources: Resources,
     max_concurrent: int | None,
     seconds: float,
-    current: Session,
     console: Console,
 ) -> bool:
     """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
@@ -139,7 +137,8 @@ def execute(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
     board = hosted.remote(work, store.location, per_run)
-    scratch = _scratch(store, current)
+    # Ray's own files of the run: of no use afterwards, so every node has its own, and no shared folder is needed
+    scratch = tempfile.mkdtemp(prefix="denoise-studies-")
     settings = RunSettings(
         work.study, work.budget, store.location, str(data_root) if data_root else None,
         resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch,
@@ -157,7 +156,7 @@ def execute(
         raise UserError(f"Ray could not go on ({reason}): what is stored is safe, run it again.") from None
     finally:
         ray.kill(board)
-        _remove(scratch, store)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:
@@ -201,21 +200,6 @@ def _record_lost(lost: Sequence[Task], results: Any, work: Work, store: Store) -
     for task in lost:
         training = Training(task, work.study, work.budget, store, Ranks(), torch.device("cpu"))
         training.store_failure(f"its run could not go on: {reason}")
-
-
-def _scratch(store: Store, current: Session) -> str:
-    """Where Ray keeps its own files of the run: on a cluster all nodes must see it."""
-    if current.local:
-        return tempfile.mkdtemp(prefix="denoise-studies-")
-    return f"{store.location}/ray/{uuid.uuid4().hex}"
-
-
-def _remove(scratch: str, store: Store) -> None:
-    if "://" not in scratch:
-        shutil.rmtree(scratch, ignore_errors=True)
-        return
-    with suppress(OSError):
-        store.filesystem.delete_dir(f"{store.root}/ray/{scratch.rpartition('/')[2]}")
 
 
 @contextmanager

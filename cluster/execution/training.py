@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class RunSettings:
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
     """One Tune trial: trains until the board has nothing more for this run."""
     run = tune.get_context().get_trial_id()
+    scratch = f"{settings.scratch}/train"
     while (pending := ray.get(board.pending.remote(run))) != "nothing":
         if pending == "wait":  # another training prepares what this one needs: no worker is held meanwhile
             time.sleep(WAIT_S)
@@ -68,8 +70,9 @@ def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) ->
                 num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=resources
             ),
             # a new name each time: Ray would restore an old run of the same name
-            run_config=RunConfig(name=f"{run}-{time.time_ns()}", storage_path=settings.scratch),
+            run_config=RunConfig(name=f"{run}-{time.time_ns()}", storage_path=scratch),
         ).fit()
+    shutil.rmtree(scratch, ignore_errors=True)
     tune.report({"run": run})
 
 

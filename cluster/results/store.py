@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import json
 import platform
-import posixpath
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from cluster.results.files import PATIENCE_S, Files, first_line
 from cluster.results.schema import TABLES, VERSION
 from denoise_core.errors import UserError
 
 MARKER = "store.json"
+OPENING_S = 10.0
+"""How long a store is waited for when a study begins: a wrong address should not take minutes to be noticed."""
 Rows = Sequence[Mapping[str, Any]]
 Evaluated = tuple[Rows, Rows]
 """Measurements and previews."""
@@ -33,35 +35,36 @@ Evaluated = tuple[Rows, Rows]
 class Store:
     """A results store at a folder or a URI (``s3://bucket/path``, ``gs://...``)."""
 
-    def __init__(self, location: str):
-        self.filesystem, self.root = _resolve(location)
-        # workers may run in another folder: a local store is named by its absolute path
-        self.location = location if "://" in location else self.root
+    def __init__(self, location: str, patience_s: float = PATIENCE_S):
+        self.files = Files(location, patience_s)
+        self.location, self.local = self.files.location, self.files.local
 
     @classmethod
     def open(cls, location: str) -> Self:
         """Opens the store, or makes a new one. Raises UserError for a foreign or unwritable folder."""
-        store = cls(location)
+        store = cls(location, OPENING_S)
         try:
-            if store._exists(MARKER):
-                version = json.loads(store.read_bytes(MARKER))["version"]
+            if store.files.exists(MARKER):
+                version = json.loads(store.files.read(MARKER))["version"]
                 if version != VERSION:
                     raise UserError(
                         f"The store {location} has version {version}, this program reads version {VERSION}: "
                         "use the program that wrote it, or another --store."
                     )
-            elif store._entries(""):
+            elif store.files.entries(""):
                 raise UserError(
                     f"{location} holds files but is no results store of this program: "
                     "pass --store with a new or an empty folder."
                 )
             else:
-                store.write_bytes(MARKER, json.dumps({"format": "denoise-studies", "version": VERSION}).encode())
+                store.files.write(MARKER, json.dumps({"format": "denoise-studies", "version": VERSION}).encode())
             store._probe()
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"The store {location} cannot be used ({error}): pass --store with a folder that you can write to."
+                f"The store {location} cannot be used ({_reason(error)}): pass --store with a folder, or an s3:// or "
+                "gs:// address, that you can write to."
             ) from None
+        store.files.patience_s = PATIENCE_S
         return store
 
     @classmethod
@@ -73,11 +76,6 @@ class Store:
                 "pass --store with a folder that all nodes share, or an s3:// or gs:// address."
             )
         return cls(location)
-
-    @property
-    def local(self) -> Path | None:
-        """The store's folder where it is on a local disk, else None."""
-        return Path(self.root) if isinstance(self.filesystem, pafs.LocalFileSystem) else None
 
     # ---- trials ----
 
@@ -125,12 +123,12 @@ class Store:
         content = pa.Table.from_pylist([dict(row) for row in rows], schema=TABLES[table])
         sink = pa.BufferOutputStream()
         pq.write_table(content, sink, compression="zstd", write_page_checksum=True)
-        self.write_bytes(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())
+        self.files.write(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())
 
     def read(self, table: str, ids: Iterable[str]) -> pa.Table:
         """The rows of the files ``ids`` that exist and can be read, in the order of ``ids``; see :meth:`damaged`."""
         present = self._present(table)
-        paths = [self._path(f"{table}/{one}.parquet") for one in dict.fromkeys(ids) if one in present]
+        paths = [f"{table}/{one}.parquet" for one in dict.fromkeys(ids) if one in present]
         with ThreadPoolExecutor(8) as pool:
             found = pool.map(lambda path: self._read_or_skip(path, table), paths)
             parts = [part for part in found if part is not None]
@@ -138,30 +136,11 @@ class Store:
 
     def has(self, table: str, name: str) -> bool:
         """Whether ``<table>/<name>.parquet`` exists."""
-        return self._exists(f"{table}/{name}.parquet")
+        return self.files.exists(f"{table}/{name}.parquet")
 
     def names(self, table: str) -> list[str]:
         """The names of all files of a table, sorted."""
         return sorted(self._present(table))
-
-    def write_bytes(self, relative: str, content: bytes) -> None:
-        """Writes a file aside and renames it. Hidden names keep readers from seeing the part that is being written."""
-        path = self._path(relative)
-        folder, name = posixpath.split(path)
-        self.filesystem.create_dir(folder, recursive=True)
-        if not isinstance(self.filesystem, pafs.LocalFileSystem):
-            with self.filesystem.open_output_stream(path) as stream:  # an object appears only when it is whole
-                stream.write(content)
-            return
-        aside = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.writing")
-        with self.filesystem.open_output_stream(aside) as stream:
-            stream.write(content)
-        self.filesystem.move(aside, path)
-
-    def read_bytes(self, relative: str) -> bytes:
-        """A whole file."""
-        with self.filesystem.open_input_stream(self._path(relative)) as stream:
-            return bytes(stream.read())
 
     # ---- private ----
 
@@ -169,7 +148,7 @@ class Store:
         """``first`` is the table that says that the thing exists, so it goes first."""
         for table in (first, second):
             try:
-                self._read_file(self._path(f"{table}/{name}.parquet"), table)
+                self._read_file(f"{table}/{name}.parquet", table)
             except (pa.ArrowException, OSError, ValueError) as error:
                 if isinstance(error, FileNotFoundError) and table == first:
                     continue  # another process set it aside
@@ -190,45 +169,23 @@ class Store:
             return None
 
     def _move_aside(self, relative: str) -> None:
-        if self._exists(relative):
-            target = self._path(f"damaged/{uuid.uuid4().hex[:8]}-{relative.replace('/', '-')}.damaged")
-            self.filesystem.create_dir(posixpath.dirname(target), recursive=True)
-            self.filesystem.move(self._path(relative), target)
+        with suppress(FileNotFoundError):  # another process set it aside
+            self.files.move(relative, f"damaged/{uuid.uuid4().hex[:8]}-{relative.replace('/', '-')}.damaged")
 
-    def _read_file(self, path: str, table: str) -> pa.Table:
-        read = pq.read_table(path, filesystem=self.filesystem, page_checksum_verification=True, partitioning=None)
+    def _read_file(self, relative: str, table: str) -> pa.Table:
+        source = pa.BufferReader(self.files.read(relative))
+        read = pq.read_table(source, page_checksum_verification=True, partitioning=None)
         return read.select(TABLES[table].names).cast(TABLES[table])
 
     def _present(self, table: str) -> set[str]:
-        return {name.removesuffix(".parquet") for name in self._entries(table) if name.endswith(".parquet")}
-
-    def _entries(self, relative: str) -> list[str]:
-        selector = pafs.FileSelector(self._path(relative), allow_not_found=True)
-        return [one.base_name for one in self.filesystem.get_file_info(selector) if not one.base_name.startswith(".")]
-
-    def _exists(self, relative: str) -> bool:
-        return bool(self.filesystem.get_file_info(self._path(relative)).type != pafs.FileType.NotFound)
-
-    def _path(self, relative: str) -> str:
-        return posixpath.join(self.root, relative) if relative else self.root
+        return {name.removesuffix(".parquet") for name in self.files.entries(table) if name.endswith(".parquet")}
 
     def _probe(self) -> None:
         name = f".probe-{uuid.uuid4().hex}"
-        self.write_bytes(name, b"")
-        self.filesystem.delete_file(self._path(name))
+        self.files.write(name, b"probe")
+        self.files.delete(name)
 
 
-def _resolve(location: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        if "://" in location:
-            filesystem, root = pafs.FileSystem.from_uri(location)
-            return filesystem, root.rstrip("/")
-        path = Path(location).expanduser().absolute()
-        if path.exists() and not path.is_dir():
-            raise UserError(f"The store {location} is a file: pass --store with a folder.")
-        path.mkdir(parents=True, exist_ok=True)
-        return pafs.LocalFileSystem(), str(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(
-            f"The store {location} cannot be used ({error}): pass --store with a folder that you can write to."
-        ) from None
+def _reason(error: Exception) -> str:
+    """Without our own advice for a store that went away later."""
+    return first_line(error).partition(": see that it can be reached")[0]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow.fs as pafs
 import pytest
 
 from cluster.execution import leases
@@ -42,8 +41,7 @@ def local(tmp_path: Path) -> Store:
 
 
 def files(store: Store) -> list[str]:
-    found = store.filesystem.get_file_info(pafs.FileSelector(f"{store.root}/leases", allow_not_found=True))
-    return sorted(one.base_name for one in found if one.base_name.endswith(".json"))
+    return sorted(one for one in store.files.entries("leases") if one.endswith(".json"))
 
 
 def until(condition: Callable[[], bool], limit_s: float = 10.0) -> float:
@@ -227,7 +225,7 @@ def test_of_takers_in_a_store_without_locks_the_last_writer_gets_the_lease(monke
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null"])
 def test_a_damaged_lease_is_free(content: bytes, store: Store) -> None:
-    store.write_bytes("leases/a.json", content)
+    store.files.write("leases/a.json", content)
     assert not Leases(store).held("a")
     lease = Leases(store).take("a")
     assert lease is not None and Leases(store).held("a")
@@ -241,7 +239,7 @@ def test_a_lease_that_somebody_removed_is_given_back_without_a_word(
     assert lease is not None
     lease._over.set()  # no heartbeat writes it again
     lease._thread.join()
-    store.filesystem.delete_file(f"{store.root}/leases/a.json")
+    store.files.delete("leases/a.json")
     lease.give_back()
     assert files(store) == [] and caplog.records == []
 
