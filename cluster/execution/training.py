@@ -55,7 +55,7 @@ class RunSettings:
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
     """One Tune trial: trains until the board has nothing more for this run."""
     run = tune.get_context().get_trial_id()
-    scratch = f"{settings.scratch}/train"
+    scratch = f"{settings.scratch}/{run}"
     while (pending := ray.get(board.pending.remote(run))) != "nothing":
         if pending == "wait":  # another training prepares what this one needs: no worker is held meanwhile
             time.sleep(WAIT_S)
