@@ -64,7 +64,7 @@ class Console:
     def _watch(self, board: Any, interrupted: threading.Event, over: threading.Event, lanes: int) -> None:
         import ray
 
-        seen, stopping, started = 0, False, time.time()
+        seen, told, stopping, started = 0, 0, False, time.time()
         live = Live(console=self.out, refresh_per_second=4, transient=True) if self.out.is_terminal else None
         with live or contextlib.nullcontext():
             while True:
@@ -84,7 +84,9 @@ class Console:
                     self.say("Stopping: every training finishes its step and saves. Again Ctrl-C ends at once.")
                 for ended in snapshot.finished[seen:]:
                     self._ended(ended)
-                seen = len(snapshot.finished)
+                for note in snapshot.notes[told:]:
+                    self.warn(note)
+                seen, told = len(snapshot.finished), len(snapshot.notes)
                 if live is not None:
                     live.update(_picture(snapshot, started, lanes))
                 if last:

@@ -294,7 +294,8 @@ class Runner:
     def _execute(self, plan: Plan, seconds: float) -> bool:
         options = self.options
         prepare_environment(options.address)
-        from cluster.execution.run import Work, execute  # here: Ray is slow to import and not always needed
+        from cluster.execution.hosted import Work
+        from cluster.execution.run import execute  # here: Ray is slow to import and not always needed
 
         resources = Resources(options.workers, options.cpus, options.gpus)
         work = Work(self.study.name, options.budget, self._tasks(plan))

@@ -14,12 +14,15 @@ from typing import Any, Literal, Protocol
 
 from optuna.trial import TrialState
 
+from cluster.execution.runs import Runs
 from cluster.execution.suggestions import Suggestions
 from cluster.results.schema import DONE, FAILED, PRUNED
 from denoise_core.specification import TrialSpec
 
-MAX_ATTEMPTS = 3
-"""How often a training is begun before its worker's deaths are taken to be its own fault."""
+MAX_DEATHS = 3
+"""How often the worker of a training may die before that is taken to be the training's own fault."""
+MAX_ATTEMPTS = 100
+"""How often a training is begun at most, whoever is to blame."""
 SILENT_S = 120.0
 """A run that is silent for so long and holds no lease keeps nobody waiting: Ray may have given it up."""
 
@@ -43,6 +46,8 @@ class Task:
     number: int | None = None
     seed_index: int = 0
     attempt: int = 1
+    deaths: int = 0
+    """Attempts that ended with the death of a worker, on a node that lived on."""
     error: str = ""
     objectives: tuple[str, ...] = ()
 
@@ -72,6 +77,8 @@ class Snapshot:
     """By validation PSNR; None where that is not all that counts."""
     finished: list[tuple[str, int, str, float | None, float]]
     """(label, seed, status, validation PSNR, seconds) in the order in which they ended."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know, in the order in which it was noticed."""
 
 
 class Phases(Protocol):
@@ -107,7 +114,11 @@ class Board:
         asked: Callable[[int, Mapping[str, Any], str], None] | None = None,
         phases: Phases | None = None,
         share: int | None = None,
+        runs: Runs | None = None,
     ):
+        self._runs = runs or Runs()
+        self._notes: dict[str, None] = {}
+        self._trouble = ""
         self._phases, self._share = phases or NothingShared(), share
         self._taken: dict[str, int] = {}  # run -> how many trainings it was given
         self._hopeless: dict[str, str] = {}  # phase -> why it failed
@@ -127,14 +138,11 @@ class Board:
 
         A run that has had its share gets only what is already its own.
         """
-        if self._stopping:
+        if self._stopping or self._runs.must_move(run):
             return None
         died = self._current.get(run)
         if died is not None:
-            error = self._errors.get(died.spec.trial_id, "")
-            if not error and died.attempt >= MAX_ATTEMPTS:
-                error = f"its worker died {died.attempt} times while training it (out of memory, or killed)"
-            task = replace(died, attempt=died.attempt + 1, error=error)
+            task = self._again(died, lost=self._runs.lost_a_node(run))
         else:
             found = self._own_or_new(run)
             if found is None:
@@ -144,6 +152,31 @@ class Board:
         self._current[run] = task
         self._progress[run] = Progress(task.label, task.spec.seed, steps=task.spec.steps)
         return task
+
+    def join(self, run: str, group: str, node: str) -> None:
+        """A worker of a run begins; see Runs."""
+        self._runs.join(run, group, node)
+
+    def leave(self, run: str) -> None:
+        """A worker of a run was told to end, as at the end of a spot instance: its training goes on elsewhere."""
+        self._runs.leave(run)
+
+    def broke(self, run: str, reason: str) -> None:
+        """The workers of a run ended with an error; the run may begin again after a pause."""
+        self._runs.broke(run, reason)
+
+    def trouble(self, sentence: str) -> None:
+        """Nothing can go on, as with a full disk: stops the study, which then says the sentence."""
+        self._trouble = self._trouble or sentence
+        self._stopping = True
+
+    def note(self, sentence: str) -> None:
+        """Something that a person should know and that does not stop the study."""
+        self._notes[sentence] = None
+
+    def ended(self) -> tuple[str, str]:
+        """(what stopped the study, the last reason why workers ended); empty where nothing did."""
+        return self._trouble, self._runs.reason
 
     def reserve(self, run: str) -> Mapping[str, Any] | None:
         """Takes a run's first training and answers what it varies; None when there is none."""
@@ -155,8 +188,10 @@ class Board:
 
     def pending(self, run: str) -> Pending:
         """Whether :meth:`next` would give this run anything, now or when another training has ended a phase."""
-        if self._stopping:
+        if self._stopping or self._runs.given_up(run):
             return "nothing"
+        if self._runs.rests(run):
+            return "wait"
         if run in self._current:
             return "work"
         if run in self._reserved:
@@ -183,7 +218,7 @@ class Board:
         pruned = False
         if rung is not None and value is not None and task.number is not None and self._suggestions is not None:
             pruned = self._suggestions.report(task.number, task.seed_index, rung, value)
-        if self._stopping:
+        if self._stopping or (self._runs.must_move(run) and not pruned):
             return "stop"
         return "prune" if pruned else "go"
 
@@ -206,6 +241,7 @@ class Board:
         are the last validation values of all metrics, of which a search with several objectives takes its own.
         """
         task, progress = self._current.pop(run), self._progress.pop(run)
+        self._runs.goes_well(run)
         if broken is None and status == FAILED and task.error and len(task.spec.links) > 1:
             # it died with its worker: the phase that it was at would kill the workers of others as well
             missing = [link.phase_id for link in task.spec.links if not self._phases.stored(link.phase_id)]
@@ -219,9 +255,12 @@ class Board:
             self._finish_suggestion(run, task, status, value, measured or {})
 
     def stopped(self, run: str) -> None:
-        """A training was stopped and its checkpoint saved."""
-        self._current.pop(run, None)
+        """A training was stopped and its checkpoint saved: with the study, or to go on in other workers."""
+        task = self._current.pop(run, None)
         self._progress.pop(run, None)
+        if task is not None and not self._stopping:
+            self._taken[run] -= 1
+            self._tasks.insert(0, replace(task, attempt=task.attempt + 1))
 
     def stop(self) -> None:
         """Asks every run to save and return."""
@@ -238,7 +277,19 @@ class Board:
         several = self._suggestions is not None and self._suggestions.settings.several
         best = max(means.items(), key=lambda one: one[1]) if means and not several else None
         counts = (statuses.count(DONE), statuses.count(PRUNED), statuses.count(FAILED))
-        return Snapshot(*counts, self._left(), list(self._progress.values()), best, list(self._finished))
+        return Snapshot(
+            *counts, self._left(), list(self._progress.values()), best, list(self._finished), list(self._notes)
+        )
+
+    def _again(self, task: Task, lost: bool) -> Task:
+        """A training whose worker died, with an error where it is not to be tried any more."""
+        error = self._errors.get(task.spec.trial_id, "")
+        deaths = task.deaths + (not lost)
+        if not error and deaths >= MAX_DEATHS:
+            error = f"its worker died {deaths} times while training it (out of memory, or killed)"
+        if not error and task.attempt >= MAX_ATTEMPTS:
+            error = f"it was begun {task.attempt} times and lost its node each time"
+        return replace(task, attempt=task.attempt + 1, deaths=deaths, error=error)
 
     def _own_or_new(self, run: str) -> Task | None:
         if run in self._reserved:

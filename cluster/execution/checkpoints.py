@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cluster.results.files import explained
 from cluster.results.store import Store
 from denoise_core import checkpoint as checkpoints
 
@@ -33,7 +34,9 @@ class CheckpointFolder:
         """Saves; ``extra`` (plain numbers, text, lists) goes along. Older ones are removed afterwards."""
         whole = checkpoints.Checkpoint(checkpoint.step, checkpoint.weights, {**checkpoint.state, "run": dict(extra)})
         if self._local is not None:
-            checkpoints.save(self._local, whole)
+            need = sum(value.numel() * value.element_size() for value in whole.weights.values())
+            with explained(self._local / f"step-{whole.step:09d}", 3 * need):  # weights and the optimizers' moments
+                checkpoints.save(self._local, whole)
             return
         older = self._remote_steps()
         with tempfile.TemporaryDirectory() as folder:

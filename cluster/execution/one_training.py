@@ -72,6 +72,9 @@ class Line(Protocol):
     def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
         """Answers ``go``, ``stop`` or ``prune``."""
 
+    def note(self, sentence: str) -> None:
+        """Tells a person something."""
+
 
 class Training:
     """Runs one task: restore, train with rungs and checkpoints, evaluate, store."""
@@ -106,7 +109,7 @@ class Training:
         self._restore(trainer)
         ended = self._train(trainer, data, line)
         if ended is Ended.STOPPED:
-            self._save(trainer)
+            self._save(trainer, line)
         if ended in (Ended.STOPPED, Ended.WAITING):
             return ended
         evaluations: list[Evaluation] = []
@@ -216,7 +219,7 @@ class Training:
                 break
             if time.perf_counter() - saved > CHECKPOINT_S and not trainer.finished:
                 self._spend(time.perf_counter() - lap)
-                self._save(trainer)
+                self._save(trainer, line)
                 saved = lap = time.perf_counter()
         if trainer.finished:
             return Ended.DONE
@@ -298,16 +301,25 @@ class Training:
         assert self._trainer is not None
         return next(one.phase.name for one in self._trainer.stretches if step <= one.last)
 
-    def _save(self, trainer: Trainer) -> None:
-        if self.ranks.rank == 0:
-            extra = {
-                "curves": self._curves,
-                "phase_s": self._phase_s,
-                "eval_s": self._eval_s,
-                "first_point": self._first_point,
-                "objective": self.objective,
-            }
-            self.chain.folder.save(trainer.checkpoint(), extra)
+    def _save(self, trainer: Trainer, line: Line) -> None:
+        """Saves a checkpoint. Without one a training can go on, so a full disk is only told."""
+        if self.ranks.rank != 0:
+            return
+        try:
+            self.chain.folder.save(trainer.checkpoint(), self._so_far())
+        except OSError as error:
+            log.warning("no checkpoint at step %d: %s", trainer.step, error)
+            line.note(f"A checkpoint could not be written; the training goes on without it. {error}")
+
+    def _so_far(self) -> dict[str, Any]:
+        """What goes along with a checkpoint."""
+        return {
+            "curves": self._curves,
+            "phase_s": self._phase_s,
+            "eval_s": self._eval_s,
+            "first_point": self._first_point,
+            "objective": self.objective,
+        }
 
     def _restore(self, trainer: Trainer) -> None:
         found = None if self.chain.complete else self.ranks.share(self.chain.folder.load)

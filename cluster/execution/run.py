@@ -7,10 +7,8 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,11 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.console import Console
-from cluster.execution.board import MAX_ATTEMPTS, Board, Task
-from cluster.execution.leases import Leases
+from cluster.execution.board import Task
+from cluster.execution.hosted import HostedBoard, Work
 from cluster.execution.one_training import Training
 from cluster.execution.search import StudySearch
 from cluster.execution.session import Resources, lanes
-from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
 from denoise_core.errors import UserError
@@ -34,92 +31,11 @@ from denoise_core.trainer import Ranks
 
 START_UP_S = 12.0
 """What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
-FRESH_S = 0.5
-"""How long an answer of the store about a phase is good for."""
+DRIVER_RETRIES = 20
+"""How often Tune starts a run again whose driver died with its node; of workers the board judges."""
 SHARE = 50.0
 """A run carries so many trainings that its work is at least this many times START_UP_S: about ten minutes. Starting one
 also takes time from the runs beside it."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be run: a grid's tasks, or a search with what is known of it."""
-
-    study: str
-    budget: str
-    tasks: Sequence[Task] = ()
-    search: SearchSettings | None = None
-    known: Sequence[Outcome] = ()
-    make: Callable[[Mapping[str, Any], int], Task] | None = None
-
-    @property
-    def count(self) -> int:
-        """How many trainings at most."""
-        if self.search is None:
-            return len(self.tasks)
-        asked = sum(1 for one in self.known if one.number is not None and one.state.is_finished())
-        return max(0, self.search.trials - asked) * len(self.search.seeds)
-
-
-class Recorder:
-    """Writes a suggestion to the store when it is asked, so that an interrupted search takes it up again."""
-
-    def __init__(self, location: str, search_id: str, study: str):
-        self.location, self.search_id, self.study = location, search_id, study
-
-    def __call__(self, number: int, params: Mapping[str, Any], group_id: str) -> None:
-        """One row, in a file of its own."""
-        import json
-
-        row = {"search_id": self.search_id, "study": self.study, "number": number, "group_id": group_id}
-        Store(self.location).write(
-            "suggestions", f"{self.search_id}-{number:06d}", [{**row, "params_json": json.dumps(dict(params))}]
-        )
-
-
-class StoredPhases:
-    """What the store knows of phases. What was stored once stays stored."""
-
-    def __init__(self, store: Store):
-        self._store, self._leases = store, Leases(store)
-        self._known: set[str] = set()
-        self._answers: dict[tuple[str, str], tuple[float, bool]] = {}
-
-    def stored(self, phase_id: str) -> bool:
-        """Whether its result is stored."""
-        if phase_id not in self._known and self._asked("phases", phase_id, partial(self._store.has, "phases")):
-            self._known.add(phase_id)
-        return phase_id in self._known
-
-    def held(self, phase_id: str) -> bool:
-        """Whether somebody is training it."""
-        return self._asked("leases", phase_id, self._leases.held)
-
-    def _asked(self, table: str, phase_id: str, ask: Callable[[str], bool]) -> bool:
-        """An answer of the store, at most FRESH_S old: many trainings ask for the same, and a store may be far away."""
-        now = time.monotonic()
-        since, answer = self._answers.get((table, phase_id), (-math.inf, False))
-        if now - since > FRESH_S:
-            with suppress(OSError):  # as last known, while the store cannot be reached
-                answer = ask(phase_id)
-            self._answers[table, phase_id] = (now, answer)
-        return answer
-
-
-class HostedBoard(Board):
-    """The board of a study, made in the process that holds it: an actor."""
-
-    def __init__(self, work: Work, location: str, share: int):
-        phases = StoredPhases(Store(location))
-        if work.search is None:
-            super().__init__(work.tasks, phases=phases, share=share)
-        else:
-            asked = Recorder(location, work.search.search_id, work.study)
-            super().__init__((), Suggestions(work.search, work.known), work.make, asked, phases, share)
-
-    def ready(self) -> bool:
-        """Answers once the board is there."""
-        return True
 
 
 def execute(
@@ -143,13 +59,15 @@ def execute(
         work.study, work.budget, store.location, str(data_root) if data_root else None,
         resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch,
     )  # fmt: skip
-    failures = MAX_ATTEMPTS * min(per_run, 5)
     try:
         ray.get(board.ready.remote())
         with _interruptible() as interrupted, console.watching(board, interrupted, concurrent):
-            results = _tuner(settings, board, work, runs, concurrent, failures).fit()
+            results = _tuner(settings, board, work, runs, concurrent).fit()
+        trouble, reason = ray.get(board.ended.remote())
+        if trouble:
+            raise UserError(trouble)
         if not interrupted.is_set():
-            _record_lost(ray.get(board.unfinished.remote()), results, work, store)
+            _record_lost(ray.get(board.unfinished.remote()), reason, results, work, store)
         return not interrupted.is_set()
     except ray.exceptions.RayError as error:
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
@@ -167,7 +85,7 @@ def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:
     return (count, concurrent) if runs <= concurrent else (per_run, runs)
 
 
-def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent: int, failures: int) -> tune.Tuner:
+def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent: int) -> tune.Tuner:
     trainable = tune.with_parameters(run_on_cluster, settings=settings, board=board)
     searching = work.search is not None
     return tune.Tuner(
@@ -184,7 +102,7 @@ def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent:
             name="tune",
             storage_path=settings.scratch,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=failures),
+            failure_config=tune.FailureConfig(max_failures=DRIVER_RETRIES),
         ),
     )
 
@@ -193,10 +111,10 @@ def _trial_name(trial: Any) -> str:
     return f"run-{trial.trial_id}"
 
 
-def _record_lost(lost: Sequence[Task], results: Any, work: Work, store: Store) -> None:
-    """Records as failed what no run could finish, with Ray's reason."""
-    reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
-    reason = reasons[0] if reasons else "Ray ended the run without an error"
+def _record_lost(lost: Sequence[Task], reason: str, results: Any, work: Work, store: Store) -> None:
+    """Records as failed what no run could finish, with the reason of its workers or else of Ray."""
+    reasons = [reason, *(str(error).strip().splitlines()[-1] for error in results.errors)]
+    reason = next((one for one in reasons if one), "Ray ended the run without an error")
     for task in lost:
         training = Training(task, work.study, work.budget, store, Ranks(), torch.device("cpu"))
         training.store_failure(f"its run could not go on: {reason}")

@@ -21,11 +21,14 @@ import ray
 import torch
 import torch.distributed as dist
 from ray import train, tune
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from cluster.execution.board import Task
+from cluster.execution.notice import when_told_to_end
 from cluster.execution.one_training import VALIDATION, Ended, Training, last_measured, rung_steps
+from cluster.execution.survey import draining
+from cluster.results.files import StoreTrouble
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
@@ -54,26 +57,44 @@ class RunSettings:
 
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
     """One Tune trial: trains until the board has nothing more for this run."""
-    run = tune.get_context().get_trial_id()
+    run, context = tune.get_context().get_trial_id(), ray.get_runtime_context()
     scratch = f"{settings.scratch}/{run}"
     while (pending := ray.get(board.pending.remote(run))) != "nothing":
         if pending == "wait":  # another training prepares what this one needs: no worker is held meanwhile
             time.sleep(WAIT_S)
             continue
-        resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
-        TorchTrainer(
-            work,
-            train_loop_config={"run": run, "settings": settings, "board": board},
-            # NCCL refuses two ranks on one GPU
-            torch_config=TorchConfig(backend="gloo" if settings.gpus < 1 else None),
-            scaling_config=ScalingConfig(
-                num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=resources
-            ),
-            # a new name each time: Ray would restore an old run of the same name
-            run_config=RunConfig(name=f"{run}-{time.time_ns()}", storage_path=scratch),
-        ).fit()
+        if context.get_node_id() in draining():
+            raise RuntimeError("the node of this run leaves the cluster: Tune starts it again on another")
+        # a new name each time: Ray would restore an old run of the same name
+        name = f"{run}-{time.time_ns()}"
+        try:
+            _group(name, run, settings, board, scratch).fit()
+        except TrainingFailedError as error:  # it holds what the workers raised, or how they died
+            ray.get(board.broke.remote(run, _cause(error)))
     shutil.rmtree(scratch, ignore_errors=True)
     tune.report({"run": run})
+
+
+def _group(name: str, run: str, settings: RunSettings, board: Any, scratch: str) -> TorchTrainer:
+    """The workers of a run. Its retries are the board's to decide, so Train itself retries nothing."""
+    resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
+    return TorchTrainer(
+        work,
+        train_loop_config={"run": run, "group": name, "settings": settings, "board": board},
+        # NCCL refuses two ranks on one GPU
+        torch_config=TorchConfig(backend="gloo" if settings.gpus < 1 else None),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(name=name, storage_path=scratch),
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of the innermost error: what a worker raised, or how it died."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
 def work(config: dict[str, Any]) -> None:
@@ -81,11 +102,14 @@ def work(config: dict[str, Any]) -> None:
     settings: RunSettings = config["settings"]
     context = train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    board, run = config["board"], config["run"]
+    ray.get(board.join.remote(run, config["group"], ray.get_runtime_context().get_node_id()))
+    when_told_to_end(lambda: board.leave.remote(run))
     keep_freed_memory()
     exact_numerics()
     manifest()  # now, before anyone edits the code that is running
     torch.set_num_threads(max(1, int(settings.cpus)))
-    line = BoardLine(config["board"], config["run"], ranks)
+    line = BoardLine(board, run, ranks)
     store = Store.existing(settings.store)
     while (task := line.next()) is not None and _one(task, settings, store, line, ranks):
         pass
@@ -104,6 +128,12 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
                 line.replay(store, task.spec, stored)
                 return True
             ended = training.run(_data(task.spec, settings.data_root), line)
+        except StoreTrouble as error:  # not the training's fault, and every other would meet it too
+            logging.getLogger("denoise").error("%s", error)
+            line.trouble(str(error))
+            if ranks.world > 1:
+                raise
+            return False
         except Exception as error:
             logging.getLogger("denoise").exception("the training failed")
             message = str(error) if task.error else f"{type(error).__name__}: {error}"
@@ -168,6 +198,14 @@ class BoardLine:
         """The task was stopped."""
         if self._ranks.rank == 0:
             self._call("stopped")
+
+    def trouble(self, sentence: str) -> None:
+        """Nothing can go on."""
+        ray.get(self._board.trouble.remote(sentence))
+
+    def note(self, sentence: str) -> None:
+        """Something that a person should know."""
+        ray.get(self._board.note.remote(sentence))
 
     def crashed(self, error: str) -> None:
         """The task raised on this rank."""

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cluster.execution.board import MAX_ATTEMPTS, Board, Task
+from cluster.execution.board import MAX_DEATHS, Board, Task
 from cluster.execution.suggestions import STARTUP, Outcome, SearchSettings, Suggestions, fits
 from cluster.results.schema import DONE, FAILED, PRUNED
 from denoise_core.config import choice, integer, log, uniform
@@ -152,7 +152,7 @@ def test_the_board_hands_out_each_task_once_and_counts() -> None:
 
 def test_a_run_that_died_gets_the_same_task_again_until_it_is_given_up() -> None:
     board = Board([make({}, 0)])
-    attempts = [board.next("a") for _ in range(MAX_ATTEMPTS + 1)]
+    attempts = [board.next("a") for _ in range(MAX_DEATHS + 1)]
     assert [one.attempt for one in attempts if one] == [1, 2, 3, 4]
     assert [bool(one.error) for one in attempts if one] == [False, False, False, True]
     assert attempts[-1] is not None and "its worker died 3 times" in attempts[-1].error
