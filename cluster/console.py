@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import rich.console
@@ -19,6 +19,8 @@ from rich.text import Text
 from cluster.execution.board import Snapshot
 
 POLL_S = 1.0
+WAITING_S = 20.0
+"""How long a study may be without any worker before it says what it waits for."""
 
 
 class Console:
@@ -50,10 +52,15 @@ class Console:
         self.out.print(table)
 
     @contextlib.contextmanager
-    def watching(self, board: Any, interrupted: threading.Event, lanes: int) -> Iterator[None]:
-        """Shows the board's state until the block ends; passes an interruption on to the board."""
+    def watching(
+        self, board: Any, interrupted: threading.Event, lanes: int, waiting: Callable[[], str]
+    ) -> Iterator[None]:
+        """Shows the board's state until the block ends; passes an interruption on to the board.
+
+        ``waiting`` says what a study waits for that has no worker yet.
+        """
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(board, interrupted, over, lanes), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(board, interrupted, over, lanes, waiting), daemon=True)
         watcher.start()
         try:
             yield
@@ -61,10 +68,18 @@ class Console:
             over.set()
             watcher.join(timeout=10)
 
-    def _watch(self, board: Any, interrupted: threading.Event, over: threading.Event, lanes: int) -> None:
+    def _watch(
+        self,
+        board: Any,
+        interrupted: threading.Event,
+        over: threading.Event,
+        lanes: int,
+        waiting: Callable[[], str],
+    ) -> None:
         import ray
 
         seen, told, stopping, started = 0, 0, False, time.time()
+        asked = started + WAITING_S
         live = Live(console=self.out, refresh_per_second=4, transient=True) if self.out.is_terminal else None
         with live or contextlib.nullcontext():
             while True:
@@ -87,6 +102,12 @@ class Console:
                 for note in snapshot.notes[told:]:
                     self.warn(note)
                 seen, told = len(snapshot.finished), len(snapshot.notes)
+                if asked and (snapshot.finished or snapshot.running):
+                    asked = 0.0
+                elif asked and time.time() > asked:
+                    asked = 0.0
+                    if reason := waiting():
+                        self.say(reason, style="yellow")
                 if live is not None:
                     live.update(_picture(snapshot, started, lanes))
                 if last:

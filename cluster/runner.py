@@ -18,8 +18,10 @@ from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console, duration
 from cluster.costs import estimate, makespan
 from cluster.execution.checkpoints import checkpoint_faults
-from cluster.execution.session import Resources, prepare_environment, session
+from cluster.execution.placement import Cluster, Resources, lanes, waiting
+from cluster.execution.session import prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
+from cluster.execution.survey import Needs, check, survey
 from cluster.plan import (
     TRAINED,
     DataInUse,
@@ -72,6 +74,24 @@ class Runner:
             else:
                 self.console.say("Everything is stored already: nothing to train.")
         return self._report(plan, finished)
+
+    def needs(self) -> Needs:
+        """What every node must have."""
+        sets = [name for one in self.data for name in (one.spec.train, one.spec.clean, *one.spec.test) if name]
+        folders = [name.partition("[")[0] for name in sets if os.path.isabs(name)]
+        folders += [str(self.options.data_root)] if self.options.data_root else []
+        return Needs(self.store.location, tuple(dict.fromkeys(folders)))
+
+    def usage(self, cluster: Cluster) -> list[str]:
+        """What the study would use of a cluster, in sentences; trains nothing. Raises UserError where it never fits."""
+        self._check_trials()
+        plan = self._plan()
+        left = self._left(plan)
+        resources = Resources(self.options.workers, self.options.cpus, self.options.gpus)
+        fit, note = lanes(resources, self.options.max_concurrent, cluster)
+        lines = [f"{self.study.name}: {self._counts(plan, left)}", f"A trial asks for {resources}."]
+        lines.append(f"At a time: {min(fit, max(1, left))} of {left}." if left else "Nothing is left to train.")
+        return [*lines, *(one for one in (note, waiting(resources, cluster)) if one)]
 
     # ---- input ----
 
@@ -305,6 +325,9 @@ class Runner:
         with session(options.address) as current:
             if current.dashboard:
                 self.console.say(f"Ray dashboard: {current.dashboard}", style="dim")
+            if not current.local:
+                for warning in check(survey(self.needs())):
+                    self.console.warn(warning)
             return execute(
                 work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console
             )

@@ -22,8 +22,8 @@ from cluster.console import Console
 from cluster.execution.board import Task
 from cluster.execution.hosted import HostedBoard, Work
 from cluster.execution.one_training import Training
+from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.search import StudySearch
-from cluster.execution.session import Resources, lanes
 from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
 from denoise_core.errors import UserError
@@ -48,7 +48,10 @@ def execute(
     console: Console,
 ) -> bool:
     """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
-    concurrent = min(lanes(resources, max_concurrent), max(1, work.count))
+    fit, note = lanes(resources, max_concurrent, Cluster.now())
+    concurrent = min(fit, max(1, work.count))
+    if note and concurrent > 1:
+        console.say(note)
     per_run, runs = _packing(work.count, concurrent, seconds)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
@@ -61,7 +64,10 @@ def execute(
     )  # fmt: skip
     try:
         ray.get(board.ready.remote())
-        with _interruptible() as interrupted, console.watching(board, interrupted, concurrent):
+        with (
+            _interruptible() as interrupted,
+            console.watching(board, interrupted, concurrent, lambda: waiting(resources, Cluster.now())),
+        ):
             results = _tuner(settings, board, work, runs, concurrent).fit()
         trouble, reason = ray.get(board.ended.remote())
         if trouble:

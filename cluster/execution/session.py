@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,25 +16,11 @@ from typing import Any
 from denoise_core.errors import UserError
 
 TOKEN_HINT = "if it wants a token, put it into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial asks for: ``workers`` processes, with CPUs and GPUs for all of them together."""
-
-    workers: int
-    cpus: float
-    gpus: float
-
-    @property
-    def cpus_per_worker(self) -> float:
-        """CPUs of one worker."""
-        return self.cpus / self.workers
-
-    @property
-    def gpus_per_worker(self) -> float:
-        """GPUs of one worker; below 1 several share one."""
-        return self.gpus / self.workers
+PASSED_ON = (
+    "RAY_API_SERVER_ADDRESS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
+)  # fmt: skip
+"""What workers get of the driver's environment. Ray shows it to everyone on the dashboard: so no credentials."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +50,7 @@ def session(address: str | None) -> Iterator[Session]:
     except Exception as error:  # Ray raises many kinds, ConnectionError and AuthenticationError among them
         if address is None:
             raise UserError(f"Ray could not start on this machine: {_first_line(error)}.") from error
-        raise UserError(
-            f"The Ray cluster at {address} did not let us in ({_first_line(error)}): check the address; {TOKEN_HINT}."
-        ) from None
+        raise UserError(_refused(address, error)) from None
     try:
         url = context.dashboard_url
         yield Session(f"http://{url}" if url else "", local=address is None)
@@ -74,44 +58,12 @@ def session(address: str | None) -> Iterator[Session]:
         ray.shutdown()
 
 
-def lanes(resources: Resources, limit: int | None) -> int:
-    """How many trials run at a time. Raises UserError when not even one fits."""
-    import ray
-
-    if resources.gpus_per_worker > 1 and resources.gpus_per_worker % 1:
-        raise UserError(
-            f"{resources.gpus_per_worker:g} GPUs a worker cannot be had: a worker takes whole GPUs or a part of one; "
-            "change --gpus-per-trial."
-        )
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = sum(_workers_on(node, resources) for node in nodes)
-    fit = slots // resources.workers
-    if fit < 1:
-        total = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
-        raise UserError(
-            f"A trial asks for {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
-            f"{resources.gpus_per_worker:g} GPU each, but the cluster has {total['CPU']:g} CPU and "
-            f"{total['GPU']:g} GPU on {len(nodes)} node(s), which holds {slots} such worker(s): "
-            "lower --workers-per-trial, --cpus-per-trial or --gpus-per-trial, or add nodes."
-        )
-    return min(fit, limit) if limit else fit
-
-
-def _workers_on(node: dict[str, float], resources: Resources) -> int:
-    fits = [math.floor(node.get("CPU", 0) / resources.cpus_per_worker + 1e-9)]
-    if resources.gpus:
-        share = resources.gpus_per_worker
-        gpus = node.get("GPU", 0)
-        # a share of a GPU cannot be put together from the rests of two
-        fits.append(math.floor(gpus) * math.floor(1 / share + 1e-9) if share < 1 else math.floor(gpus / share + 1e-9))
-    return min(fits)
-
-
 def prepare_environment(address: str | None) -> None:
     """Settings that Ray reads from the environment: call it before anything imports Ray."""
     chosen = {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon the end of a run is noticed; polling costs CPU time
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for each run
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more for each run; the board watches the nodes
+        "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # so that Train runs are seen on the dashboard
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
         "PYTHONWARNINGS": "ignore",
@@ -134,8 +86,7 @@ def _arguments(address: str | None, port: int, dashboard: str) -> dict[str, Any]
     if dashboard:
         # Ray Train's clean-up asks the dashboard; without the address it searches for seconds, and finds other clusters
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{dashboard}"
-    passed_on = ("RAY_API_SERVER_ADDRESS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER")
-    variables = {name: os.environ[name] for name in passed_on if name in os.environ}
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         return {
@@ -152,8 +103,14 @@ def _arguments(address: str | None, port: int, dashboard: str) -> dict[str, Any]
 
 def _knock(address: str) -> None:
     """Asks the port first: Ray itself waits long before it gives up."""
-    if address in ("auto", "local") or "://" in address:
+    if address in ("auto", "local"):
         return
+    if "://" in address:
+        raise UserError(
+            f"--address {address} is not the address of a cluster's head, HOST:6379: through Ray Client (ray://) a "
+            "study would end with its connection. Run it on a machine of the cluster, or hand it in with "
+            "`ray job submit --working-dir . -- python studies/...`."
+        )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--address {address} is no address of a Ray cluster: it looks like HOST:6379.")
@@ -178,6 +135,19 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+def _refused(address: str, error: Exception) -> str:
+    """Why a cluster could not be joined, and what to do."""
+    text = str(error)
+    if "Version mismatch" in text:
+        found = re.findall(r"(Ray|Python): (\S+)", text)  # first the cluster's, then ours
+        theirs, mine = (" and ".join(f"{name} {one}" for name, one in part) for part in (found[:2], found[2:4]))
+        return (
+            f"The cluster at {address} runs {theirs}, this program {mine}: install the same versions on both sides "
+            "(pip install -c constraints.txt does)."
+        )
+    return f"The Ray cluster at {address} did not let us in ({_first_line(error)}): check the address; {TOKEN_HINT}."
 
 
 def _has_token() -> bool:

@@ -92,19 +92,24 @@ def survey(needs: Needs) -> list[Node]:
 
 
 def check(nodes: Sequence[Node]) -> list[str]:
-    """Warnings about nodes that may be used. Raises UserError for what would fail there, or give other results."""
+    """:func:`warnings`. Raises UserError for what would fail on a node, or give other results there."""
     for node in nodes:
         if node.problems and not node.draining:
             raise UserError(node.problems[0])
-    warnings = []
+    return warnings(nodes)
+
+
+def warnings(nodes: Sequence[Node]) -> list[str]:
+    """What a person should know of the nodes and what does not stop a study."""
+    found = []
     for node in nodes:
         if node.draining:
-            warnings.append(f"The node {node.name} is about to leave the cluster: nothing new starts there.")
+            found.append(f"The node {node.name} is about to leave the cluster: nothing new starts there.")
         if abs(node.skew_s) > SKEW_S:
-            warnings.append(f"The clock of {node.name} is {abs(node.skew_s):.0f} s {_way(node.skew_s)}.")
+            found.append(f"The clock of {node.name} is {abs(node.skew_s):.0f} s {_way(node.skew_s)}.")
         if 0 < node.free_disk < LOW_DISK:
-            warnings.append(f"The disk of {node.name} has only {node.free_disk / 1e9:.1f} GB left.")
-    return warnings
+            found.append(f"The disk of {node.name} has only {node.free_disk / 1e9:.1f} GB left.")
+    return found
 
 
 def draining() -> dict[str, int]:
