@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
@@ -22,6 +22,7 @@ from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.session import prepare_environment, session
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.execution.survey import Needs, check, survey
+from cluster.live import LiveReport
 from cluster.plan import (
     TRAINED,
     DataInUse,
@@ -42,7 +43,12 @@ from denoise_core.method import Recipe, method_class
 from denoise_core.noise.models import RECORDED, simulated_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
 
+if TYPE_CHECKING:
+    from cluster.report.results import StudyResults
+
 OK, FAILURES = 0, 1
+RELOAD_S = 30
+"""After how many seconds the page of a running study loads itself anew."""
 
 
 class Runner:
@@ -328,9 +334,10 @@ class Runner:
             if not current.local:
                 for warning in check(survey(self.needs())):
                     self.console.warn(warning)
-            return execute(
-                work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console
-            )
+            with self._live.running():
+                return execute(
+                    work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console
+                )
 
     def _tasks(self, plan: Plan) -> list[Any]:
         """What is left, the longest first, so that the last ones to end are short."""
@@ -341,15 +348,27 @@ class Runner:
 
     # ---- report ----
 
-    def _report(self, plan: Plan, finished: bool) -> int:
+    def _write_report(self, plan: Plan, reload_s: int = 0) -> tuple[StudyResults, Path]:
         from cluster.report.collect import collect  # here: Plotly is slow to import
         from cluster.report.html import render
-        from cluster.report.verdict import judge
 
         searched = self.options.search == "optuna"
         results = collect(self.study, plan, self.store, self.options.budget, self.command, searched)
         folder = (self.store.local or Path("results")) / "reports"
-        path = render(results, folder / f"{self._report_name()}.html")
+        results = replace(results, reload_s=reload_s)
+        return results, render(results, folder / f"{self._report_name()}.html")
+
+    @property
+    def _live(self) -> LiveReport:
+        def write() -> Path:
+            return self._write_report(self._plan(), RELOAD_S)[1]
+
+        return LiveReport(write, lambda: len(self.store.names("trials")), self.console)
+
+    def _report(self, plan: Plan, finished: bool) -> int:
+        from cluster.report.verdict import judge
+
+        results, path = self._write_report(plan)
         self.console.say("")
         self.console.say(str(judge(results)))
         for caveat in results.caveats:

@@ -68,14 +68,21 @@ def page(results: StudyResults) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(results.name)}</title><style>{SHEET}</style>"
+        f"{_reload(results)}<title>{escape(results.name)}</title><style>{SHEET}</style>"
         f"<script>{get_plotlyjs()}</script></head>\n"
         f"<body><main>{body}{footer}</main><script>{PRINTING}</script></body></html>\n"
     )
 
 
+def _reload(results: StudyResults) -> str:
+    return f'<meta http-equiv="refresh" content="{results.reload_s}">' if results.reload_s else ""
+
+
 def _header(results: StudyResults, verdict: Verdict) -> str:
     caveats = box("Before you compare", results.caveats) if results.caveats else ""
+    if results.reload_s:
+        running = f"What is below is what was stored at {results.created}; this page loads itself anew."
+        caveats = box("The study is running", (running,)) + caveats
     return (
         f'<header><div class="study">{escape(results.name)}</div><h1>{escape(results.question)}</h1>'
         f'<p class="verdict">{prose(verdict.headline)}</p></header>'

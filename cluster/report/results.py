@@ -88,6 +88,7 @@ class StudyResults:
     created: str = ""
     default: Mapping[str, Any] = field(default_factory=dict)  # the paper's value of each axis
     control: Control | None = None
+    reload_s: int = 0  # of a study that is running: seconds after which an open page loads itself anew
     pareto: tuple[str, str] | None = None  # two metrics that pull against one another, x and y of their own figure
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -229,7 +229,7 @@ def _resolve(location: str) -> tuple[pafs.FileSystem, str]:
     try:
         if "://" in location:
             _refuse_credentials(location)
-            filesystem, root = pafs.FileSystem.from_uri(location)
+            filesystem, root = pafs.FileSystem.from_uri(_with_endpoint(location))
             return filesystem, root.rstrip("/")
         path = Path(location).expanduser().absolute()
         if path.exists() and not path.is_dir():
@@ -241,6 +241,16 @@ def _resolve(location: str) -> tuple[pafs.FileSystem, str]:
             f"The store {location} cannot be used ({first_line(error)}): pass --store with a folder that you can write "
             "to, or an s3:// or gs:// address."
         ) from None
+
+
+def _with_endpoint(location: str) -> str:
+    """The address with the S3 server that the environment names, as every other S3 client understands it."""
+    parts = urlsplit(location)
+    server = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    if parts.scheme != "s3" or not server.netloc or "endpoint_override" in parts.query:
+        return location
+    options = urlencode({"endpoint_override": server.netloc, "scheme": server.scheme or "https"})
+    return f"{location}{'&' if parts.query else '?'}{options}"
 
 
 def _refuse_credentials(location: str) -> None:
