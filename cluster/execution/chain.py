@@ -45,6 +45,11 @@ class Chain:
         """Whether no link is left to train."""
         return self.at >= len(self.links)
 
+    @property
+    def lost(self) -> bool:
+        """Whether another training took over the link in work, as this one was silent for too long."""
+        return self._lease is not None and self._lease.lost
+
     def advance(self, trainer: Trainer) -> list[dict[str, Any]] | None:
         """Takes up what is stored and claims the next link: the records of what was taken up.
 

@@ -29,19 +29,22 @@ BEAT_S = 3.0
 """Seconds between an owner's heartbeats."""
 EXPIRY_S = 20.0
 """An owner that is silent for so long is taken to be dead."""
+BLIND_S = 10.0
+"""Of the time between two looks at a lease no more than this counts as the silence of its owner."""
 SETTLE_S = 1.0
 WATCH_S = 0.5
 
 log = logging.getLogger("denoise")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
-    """A heartbeat and when, on this process's clock, it was first seen."""
+    """A heartbeat, and when, on this process's clock, it was first and last seen."""
 
     owner: str
     beat: int
     since: float
+    looked: float
 
 
 class Leases:
@@ -89,8 +92,11 @@ class Leases:
             return False
         seen, now = self._seen.get(name), time.monotonic()
         if seen is None or (seen.owner, seen.beat) != (content["owner"], content["beat"]):
-            self._seen[name] = _Seen(content["owner"], content["beat"], now)
+            self._seen[name] = _Seen(content["owner"], content["beat"], now, now)
             return True
+        # who did not look for a while, perhaps because the store was away, cannot tell how long an owner was silent
+        seen.since += max(0.0, now - seen.looked - BLIND_S)
+        seen.looked = now
         return now - seen.since < EXPIRY_S
 
     def _read(self, name: str) -> dict[str, Any] | None:
@@ -122,6 +128,8 @@ class Lease:
 
     def __init__(self, leases: Leases, name: str):
         self.leases, self.name, self.owner = leases, name, uuid.uuid4().hex
+        self.lost = False
+        """Whether another took it over, since this process was silent for too long."""
         self._beat = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
@@ -153,6 +161,7 @@ class Lease:
                     content = self.leases._read(self.name)
                     if content is not None and content["owner"] != self.owner:  # silent for too long, or too late
                         log.warning("the lease of %s was taken over by another process", self.name)
+                        self.lost = True
                         return
                     self.write()
             except OSError as error:  # the store may come back; if not, another may take over

@@ -203,6 +203,8 @@ class Training:
                 order = self._rung(trainer, data, line, step, rungs.get(step))
                 lap = told = time.perf_counter()
             elif self._time_to_tell(step, now - told):
+                if self.ranks.share(lambda: self.chain.lost):
+                    return Ended.WAITING  # it is trained once: by whoever took it over
                 order, told = line.report(step), now
             if step in ends:
                 self._keep(trainer)
@@ -303,7 +305,7 @@ class Training:
 
     def _save(self, trainer: Trainer, line: Line) -> None:
         """Saves a checkpoint. Without one a training can go on, so a full disk is only told."""
-        if self.ranks.rank != 0:
+        if self.ranks.rank != 0 or self.chain.lost:
             return
         try:
             self.chain.folder.save(trainer.checkpoint(), self._so_far())

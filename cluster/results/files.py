@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import posixpath
+import re
 import shutil
 import time
 import uuid
@@ -187,7 +188,8 @@ def megabytes(count: float) -> str:
 
 def first_line(error: Exception) -> str:
     """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:300]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.split(r"; Details: | \(Request ID", text)[0].rstrip(".")[:300]
 
 
 def _write_local(path: Path, content: bytes, durable: bool) -> None:

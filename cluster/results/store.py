@@ -20,7 +20,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.results.files import PATIENCE_S, Files, first_line
+from cluster.results.files import PATIENCE_S, Files, StoreTrouble, first_line
 from cluster.results.schema import TABLES, VERSION
 from denoise_core.errors import UserError
 
@@ -59,10 +59,12 @@ class Store:
             else:
                 store.files.write(MARKER, json.dumps({"format": "denoise-studies", "version": VERSION}).encode())
             store._probe()
+        except StoreTrouble as trouble:
+            raise UserError(str(trouble)) from None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"The store {location} cannot be used ({_reason(error)}): pass --store with a folder, or an s3:// or "
-                "gs:// address, that you can write to."
+                f"The store {location} cannot be used ({first_line(error)}): pass --store with a folder, or an "
+                "s3:// or gs:// address, that you can write to."
             ) from None
         store.files.patience_s = PATIENCE_S
         return store
@@ -185,7 +187,3 @@ class Store:
         self.files.write(name, b"probe")
         self.files.delete(name)
 
-
-def _reason(error: Exception) -> str:
-    """Without our own advice for a store that went away later."""
-    return first_line(error).partition(": see that it can be reached")[0]
