@@ -7,6 +7,7 @@ whole; ``meta.json`` carries the SHA-256 of both files, so damage is noticed whe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 FORMAT = 1
@@ -37,17 +39,19 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes ``folder/step-...`` and removes older ones. Returns its path."""
+    """Writes ``folder/step-...`` and removes older ones. Returns its path. Raises OSError, and then nothing is left."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{checkpoint.step:09d}"
     aside = folder / f".writing-{uuid.uuid4().hex}"
     aside.mkdir()
     try:
+        # written here and not by the libraries, whose errors of a full disk are no OSError
         # safetensors wants contiguous memory; channels_last weights are not
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}, aside / WEIGHTS
-        )
-        torch.save(checkpoint.state, aside / STATE)
+        weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.weights.items()}
+        (aside / WEIGHTS).write_bytes(to_bytes(weights))
+        state = io.BytesIO()
+        torch.save(checkpoint.state, state)
+        (aside / STATE).write_bytes(state.getbuffer())
         digests = {name: _digest(aside / name) for name in (WEIGHTS, STATE)}
         (aside / META).write_text(json.dumps({"format": FORMAT, "step": checkpoint.step, "sha256": digests}))
         for name in (WEIGHTS, STATE, META):

@@ -77,6 +77,10 @@ class Listener:
     def __init__(self, orders: Mapping[int, str] | None = None):
         self.orders = orders or {}
         self.heard: list[tuple[int, int | None]] = []
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
 
     def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
         self.heard.append((step, rung))
