@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ def execute(
     max_concurrent: int | None,
     seconds: float,
     console: Console,
+    do: Callable[..., bool] | None = None,
 ) -> bool:
     """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
     fit, note = lanes(resources, max_concurrent, Cluster.now())
@@ -60,7 +61,7 @@ def execute(
     scratch = tempfile.mkdtemp(prefix="denoise-studies-")
     settings = RunSettings(
         work.study, work.budget, store.location, str(data_root) if data_root else None,
-        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch,
+        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch, do,
     )  # fmt: skip
     try:
         ray.get(board.ready.remote())

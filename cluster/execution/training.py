@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,6 +53,8 @@ class RunSettings:
     cpus: float
     gpus: float
     scratch: str
+    do: Callable[..., bool] | None = None
+    """What a worker does with a task instead of training it, for benchmarks; see ``_one``."""
 
 
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
@@ -111,7 +113,8 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(settings.cpus)))
     line = BoardLine(board, run, ranks)
     store = Store.existing(settings.store)
-    while (task := line.next()) is not None and _one(task, settings, store, line, ranks):
+    do = settings.do or _one
+    while (task := line.next()) is not None and do(task, settings, store, line, ranks):
         pass
 
 
