@@ -13,10 +13,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.announcement import Announcement
 from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
-from cluster.console import Console, duration
-from cluster.costs import estimate, makespan
+from cluster.console import Console
+from cluster.costs import estimate
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.session import prepare_environment, session
@@ -33,7 +34,7 @@ from cluster.plan import (
     task_of,
     training_label,
 )
-from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.schema import FAILED
 from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.study import Study
@@ -238,82 +239,27 @@ class Runner:
     def _known(self, plan: Plan) -> list[Outcome]:
         return known_outcomes(self.store, self._search, self.planner, self._in_use[0], plan)
 
+    @property
+    def _announcement(self) -> Announcement:
+        return Announcement(self.study, self.options, self.data, len(self._in_use), self._default_trial)
+
+    def _counts(self, plan: Plan, left: int) -> str:
+        suggestions = self._search.trials if self.options.search == "optuna" else None
+        return self._announcement.counts(plan, left, suggestions)
+
     def _announce(self, plan: Plan) -> float:
         """Prints the plan; returns the mean estimated seconds of a training that is left."""
         options, left = self.options, self._left(plan)
-        searching = options.search == "optuna"
         self.console.say(self.study.question, style="bold")
-        for line in self._images():
+        for line in [*self._announcement.images, self._counts(plan, left)]:
             self.console.say(line)
-        self.console.say(self._counts(plan, left))
         if not left:
             return 0.0
-        trials = [self._default_trial] if searching else plan.left
+        trials = [self._default_trial] if options.search == "optuna" else plan.left
         self._costs = costs = estimate(trials, self.data, plan, self.store, measure=not options.gpus)
-        mean = sum(costs.shared.values()) / len(costs.shared)
-        cores = 1 if options.address else int((os.cpu_count() or 1) // options.cpus)
-        lanes = max(1, min(left, cores, options.max_concurrent or left))
-        if costs.steps < costs.steps_alone and not searching:
-            saved = f", {duration(costs.saved)} on one CPU" if costs.saved >= 1 and not options.gpus else ""
-            self.console.say(
-                f"Shared: phases that several trainings need are trained once, {costs.steps:,} steps instead of "
-                f"{costs.steps_alone:,}; that saves {1 - costs.steps / costs.steps_alone:.0%} of the steps{saved}."
-            )
-        if mean:
-            where = (
-                f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
-            )
-            every = [mean] * left if searching else list(costs.shared.values())
-            self.console.say(
-                f"Estimated: up to {duration(max(every))} a training on one CPU, {duration(makespan(every, lanes))} in "
-                f"all, {where}, and about half a minute for Ray."
-            )
-        return mean
-
-    def _images(self) -> list[str]:
-        lines = []
-        for one in {one.contents: one for one in self.data}.values():
-            sets = [("images" if one.clean is None else "noisy", one.train), ("clean", one.clean)]
-            sets += [("test", images) for images in one.test]
-            shown = ", ".join(f"{name} {images.name} ({len(images)})" for name, images in sets if images is not None)
-            used = [two.spec for two in self.data[: len(self._in_use)] if two.contents == one.contents]
-            noises = ", ".join(dict.fromkeys(spec.noise for spec in used))
-            tested = ", ".join(dict.fromkeys(spec.test_noise for spec in used if spec.test_noise))
-            noises += f", tested with {tested}" if tested else ""
-            if used:
-                lines.append(f"Budget {self.options.budget}: {self._steps()}; {shown}; noise {noises}.")
-        return lines
-
-    def _steps(self) -> str:
-        """``1,000 steps``, or those of each phase."""
-        links = self._default_trial.spec.links
-        if len(links) == 1:
-            return f"{links[0].steps:,} steps"
-        parts = ", ".join(f"{link.phase} {link.steps:,}" for link in links)
-        return f"{sum(link.steps for link in links):,} steps ({parts})"
-
-    def _counts(self, plan: Plan, left: int) -> str:
-        """How many trainings and evaluations there are, stored and left."""
-        searching = self.options.search == "optuna"
-        fits = {key for key, group in plan.trainings.items() if group[0].spec.method in self.study.baselines}
-        trainings = {key: group for key, group in plan.trainings.items() if key not in fits}
-        evaluations = sum(len(group) for group in trainings.values())
-        done = sum(1 for group in trainings.values() if plan.status(group[0]) in (DONE, TRAINED))
-        statuses = [plan.status(group[0]) for group in trainings.values()]
-        what = f"{self._search.trials} suggestions" if searching else _plural(len(trainings), "training")
-        if evaluations > len(trainings):
-            what += f", {_plural(evaluations, 'evaluation')}"
-        stored = f"{done} stored"
-        stored += f", {statuses.count(PRUNED)} pruned" if PRUNED in statuses else ""
-        if FAILED in statuses and not searching:
-            stored += f", {statuses.count(FAILED)} failed before and tried again"
-        untrained = left if searching else sum(1 for s in statuses if s not in (DONE, TRAINED))
-        todo = f"{untrained} to train"
-        waiting = {key: group for key, group in plan.trainings_left.items() if key in trainings}
-        again = sum(1 for group in waiting.values() if plan.status(group[0]) == TRAINED)
-        todo += f", {again} to evaluate from stored weights" if again else ""
-        todo += f"; {len(fits & set(plan.trainings_left))} baselines" if fits & set(plan.trainings_left) else ""
-        return f"{what} with {_plural(len(self.options.seeds), 'seed')}: {stored}, {todo}."
+        for line in self._announcement.costs(costs, left):
+            self.console.say(line)
+        return sum(costs.shared.values()) / len(costs.shared)
 
     # ---- training ----
 
@@ -402,10 +348,6 @@ class Runner:
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:6]
         return f"{self.study.name}-{self.options.budget}-{self.options.search}-{digest}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _absolute(value: Any) -> Any:
