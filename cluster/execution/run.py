@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import tempfile
@@ -20,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.console import Console
 from cluster.execution.board import Task
+from cluster.execution.heart import while_alive
 from cluster.execution.hosted import HostedBoard, Work
 from cluster.execution.one_training import Training
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
@@ -31,6 +33,8 @@ from denoise_core.trainer import Ranks
 
 START_UP_S = 12.0
 """What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
+HEAD_LOST = 1
+"""Exit status where the cluster is gone."""
 DRIVER_RETRIES = 20
 """How often Tune starts a run again whose driver died with its node; of workers the board judges."""
 SHARE = 50.0
@@ -82,6 +86,16 @@ def execute(
     finally:
         ray.kill(board)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end(scratch: str, console: Console) -> None:
+    """Ends this process, whose main thread waits for a cluster that is no more."""
+    console.complain(
+        "The head of the Ray cluster does not answer any more. What is stored is safe; trainings that were under way "
+        "go on from their last checkpoint: start the cluster again and give the same command."
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(HEAD_LOST)
 
 
 def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:

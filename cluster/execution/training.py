@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -137,6 +137,9 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
             if ranks.world > 1:
                 raise
             return False
+        except ray.exceptions.RayError:  # the board is gone, and with it the study
+            logging.getLogger("denoise").exception("the cluster is gone; the same command goes on")
+            raise
         except Exception as error:
             logging.getLogger("denoise").exception("the training failed")
             message = str(error) if task.error else f"{type(error).__name__}: {error}"
@@ -178,8 +181,19 @@ class BoardLine:
         return self._ranks.share(lambda: self._call("next"))  # type: ignore[no-any-return]
 
     def report(self, step: int, rung: int | None = None, value: float | None = None) -> str:
-        """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank."""
-        return str(self._ranks.share(lambda: self._call("report", step, rung, value)))
+        """Reports and answers ``go``, ``stop`` or ``prune``, the same on every rank.
+
+        Without a board, as when the cluster's head or the driver is gone, it is ``stop``: the training saves.
+        """
+
+        def ask() -> str:
+            try:
+                return str(self._call("report", step, rung, value))
+            except ray.exceptions.RayError as error:
+                logging.getLogger("denoise").warning("the board is gone (%s): stopping", type(error).__name__)
+                return "stop"
+
+        return str(self._ranks.share(ask))
 
     def finish(
         self,
@@ -200,7 +214,8 @@ class BoardLine:
     def stopped(self) -> None:
         """The task was stopped."""
         if self._ranks.rank == 0:
-            self._call("stopped")
+            with suppress(ray.exceptions.RayError):
+                self._call("stopped")
 
     def trouble(self, sentence: str) -> None:
         """Nothing can go on."""

@@ -1,0 +1,166 @@
+"""Packs what cannot change any more: many small files of a store become a few packs (:mod:`cluster.results.packs`).
+
+That is everything of trials that are done, and phases, suggestions and manifests; trials that failed or were pruned stay
+loose, as they may be trained again. A pack is written and read back before the first loose file goes: a kill leaves both
+at worst, and the next compaction takes the loose file away. Whoever writes a name that is packed writes the same again,
+so nothing is lost however writers, readers and even two compactions meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from heapq import merge
+
+from cluster.execution.leases import Lease, Leases
+from cluster.results.files import StoreTrouble
+from cluster.results.packs import DAMAGE, LIMIT, Pack, Packs, Part
+from cluster.results.schema import DONE, TABLES
+from cluster.results.store import Store
+
+MIN_FILES = 256
+"""So many loose files of a table are worth a pack: fewer are read in a moment."""
+LEASE = "compaction"
+OF_TRIALS = ("trials", "curves", "diagnostics", "measurements", "previews")
+"""Tables with names of trials, or of evaluations, which begin with the trial's."""
+GROWTH = 2
+"""A pack is merged with what comes if it has at most so many times its names: so a row is written anew seldom (as often
+as the logarithm of what comes after it), and there are few packs (also as a logarithm, and one for each LIMIT)."""
+AT_ONCE = 256
+
+
+def compact(store: Store, min_files: int = MIN_FILES) -> str:
+    """Packs the tables that have at least ``min_files`` loose files to pack, and ends what an interrupted compaction
+    left: a sentence, empty where there was nothing to do or another process is at it. Raises StoreTrouble."""
+    if not any(_worthwhile(store, table, min_files) for table in TABLES):
+        return ""
+    lease = Leases(store).take(LEASE)
+    if lease is None:
+        return ""
+    try:
+        return _packed(store, lease, min_files)
+    finally:
+        lease.give_back()
+
+
+def _packed(store: Store, lease: Lease, min_files: int) -> str:
+    done = _done(store)
+    files = count = 0
+    for table in TABLES:
+        if lease.lost:  # this process stood still; the other one goes on
+            break
+        ready = {one for one in store.loose(table) if table not in OF_TRIALS or one.partition("-")[0] in done}
+        written, gone = _Compaction(store, table).run(ready, min_files)
+        files, count = files + gone, count + written
+    return f"Packed {files:,} files of the store into {count:,}." if files else ""
+
+
+def _worthwhile(store: Store, table: str, min_files: int) -> bool:
+    """Whether there may be anything to do: many loose files, or some that are packed already."""
+    loose = store.loose(table)
+    packs = store.packs(table).all()
+    again = any(one in pack.places for pack in packs for one in loose)
+    return len(loose) >= min_files or again or sum(len(pack.names) for pack in packs) > len(_union(packs))
+
+
+def _done(store: Store) -> set[str]:
+    """The trials that cannot change any more."""
+    rows = store.read("trials", store.loose("trials"), ["trial_id", "status"]).to_pylist()
+    return store.packs("trials").names() | {row["trial_id"] for row in rows if row["status"] == DONE}
+
+
+class _Compaction:
+    """The compaction of one table."""
+
+    def __init__(self, store: Store, table: str):
+        self.store, self.table, self.packs = store, table, store.packs(table)
+
+    def run(self, ready: Collection[str], min_files: int) -> tuple[int, int]:
+        """Packs the loose files of the names ``ready``, if there are enough: how many packs were written, and how many
+        loose files are gone."""
+        held = [pack for pack in self.packs.all() if self._sound(pack)]
+        again = self.store.loose(self.table) & _union(held)
+        self._delete(again)
+        new = sorted(set(ready) - again)
+        held, overlapping = self._without_covered(held)
+        new = new if len(new) >= min_files else []
+        if not new and not overlapping:
+            return 0, len(again)
+        merged = [*overlapping, *self._small([one for one in held if one not in overlapping], len(new))]
+        written = list(self.packs.write(_once(merge(self._loose(new), *map(_parts, merged), key=lambda part: part[0]))))
+        names = _union(written)
+        self._delete(names.intersection(new))
+        for pack in merged:
+            if names.issuperset(pack.places) and all(pack.name != one.name for one in written):
+                self.packs.remove(pack)
+        return len(written), len(again) + len(names.intersection(new))
+
+    def _sound(self, pack: Pack) -> bool:
+        """Whether loose files and other packs may rely on it; gives it its second copy where that is missing."""
+        try:
+            if pack.sound and not self.packs.copied(pack):
+                self.packs.store(self.store.files.read(pack.path))
+            return pack.sound
+        except FileNotFoundError:  # merged into another one meanwhile
+            return False
+
+    def _without_covered(self, held: Sequence[Pack]) -> tuple[list[Pack], list[Pack]]:
+        """Removes packs whose names are all in others, as an interrupted compaction leaves them; the rest, and those of
+        it that share some names."""
+        kept: list[Pack] = []
+        # two processes must not take each other's packs away: both go by the same order
+        for pack in sorted(held, key=lambda one: (-len(one.names), one.name)):
+            if _union(kept).issuperset(pack.places):
+                self.packs.remove(pack)
+            else:
+                kept.append(pack)
+        return kept, [
+            one for one in kept if any(one.places.keys() & other.places.keys() for other in kept if other != one)
+        ]
+
+    def _small(self, held: Sequence[Pack], count: int) -> list[Pack]:
+        """The packs that are merged with ``count`` new names."""
+        taken = []
+        for pack in sorted(held, key=lambda one: len(one.names)):
+            if len(pack.names) <= GROWTH * count and pack.size < LIMIT / 2:
+                taken.append(pack)
+                count += len(pack.names)
+        return taken
+
+    def _loose(self, names: Sequence[str]) -> Iterator[Part]:
+        """What can be read of loose files; the rest stays as it is."""
+        with ThreadPoolExecutor(8) as pool:
+            for first in range(0, len(names), AT_ONCE):
+                for name, rows in pool.map(self._read, names[first : first + AT_ONCE]):
+                    if rows is not None:
+                        yield name, rows
+
+    def _read(self, name: str) -> Part:
+        try:
+            return name, self.store.read_loose(self.table, name)
+        except StoreTrouble:
+            raise
+        except DAMAGE:
+            return name, None
+
+    def _delete(self, names: Collection[str]) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda one: self.store.files.delete(f"{self.table}/{one}.parquet"), names))
+
+
+def _parts(pack: Pack) -> Iterator[Part]:
+    for block in pack.blocks(pack.names):
+        yield from block.parts()
+
+
+def _once(parts: Iterator[Part]) -> Iterator[Part]:
+    """Each name once."""
+    last = None
+    for name, rows in parts:
+        if name != last:
+            yield name, rows
+        last = name
+
+
+def _union(packs: Collection[Pack]) -> set[str]:
+    return set().union(*(pack.places for pack in packs))
