@@ -1,4 +1,4 @@
-"""Notices that the head of the cluster is gone. Ray itself takes a minute or more, and then ends the process unasked."""
+"""Notices that the head of the cluster is gone: Ray takes a minute or more, and then ends the process unasked."""
 
 from __future__ import annotations
 

@@ -69,7 +69,9 @@ def execute(
     )  # fmt: skip
     try:
         ray.get(board.ready.remote())
+        head = ray.get_runtime_context().gcs_address
         with (
+            while_alive(head, partial(_end, scratch, console)),
             _interruptible() as interrupted,
             console.watching(board, interrupted, concurrent, lambda: waiting(resources, Cluster.now())),
         ):
