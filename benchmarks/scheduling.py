@@ -95,7 +95,9 @@ def measure(trials: int, cpus: int) -> dict[str, float]:
 
         ray.kill = look
         began = time.perf_counter()
-        run.execute(Work("nothing", "smoke", tasks), store, None, Resources(1, 1.0, 0.0), None, 0.01, console, nothing)
+        run.execute(
+            Work("nothing", "smoke", tasks), store, None, Resources(1, 1.0, 0.0), None, 0.01, console, do=nothing
+        )
         found["seconds"] = time.perf_counter() - began
         ray.kill = kill
     found["driver_mb"], found["planned_s"] = memory_mb(os.getpid()), planned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from denoise_core.method import create, method_class
 from denoise_core.noise.estimate import Correlation
 from denoise_core.noise.evaluation import recorded
 from denoise_core.noise.models import RECORDED
-from denoise_core.specification import LoadedData
+from denoise_core.specification import LoadedData, TrialSpec
 from denoise_core.trainer import Trainer
 
 
@@ -25,10 +26,14 @@ def check_trials(
     loaded = {one.contents: one for one in data}
     measured: dict[object, Correlation] = {}
     warnings: dict[str, None] = {}
+    built: set[str] = set()
     for trial in trials:
         spec = trial.spec
         if spec.seed != first_seed and not method_class(spec.method).assumes.given:
             continue  # only what is found in given images differs from seed to seed
+        if (shape := _shape(spec)) in built:
+            continue
+        built.add(shape)
         with torch.device("meta"):
             method = create(spec.method, spec.config, spec.data.channels, spec.seed)
         images = replace(loaded[spec.contents], spec=spec.data)
@@ -44,3 +49,16 @@ def check_trials(
             found += [doubt] if doubt else []
         warnings |= dict.fromkeys(found)
     return list(warnings)
+
+
+def _shape(spec: TrialSpec) -> str:
+    """What networks, phases and images depend on: of a real number such as a weight or a rate only whether it is zero.
+
+    A sweep of a hundred weights is checked with two of them; each value by itself was when it was specified.
+    """
+
+    def kind(value: Any) -> Any:
+        return value != 0 if isinstance(value, float) else value
+
+    config = {name: kind(value) for name, value in spec.config.items()}
+    return repr((spec.method, config, spec.data, spec.contents, spec.seed))

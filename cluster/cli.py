@@ -67,10 +67,10 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
     """Reads the command line. Raises UserError; ``--help`` and unknown flags end as argparse does."""
     flags = _parser(study).parse_args(list(arguments))
     workers = _at_least("--workers-per-trial", flags.workers_per_trial, 1)
-    gpus = flags.gpus_per_trial
+    gpus, address = flags.gpus_per_trial, flags.address or os.environ.get("RAY_ADDRESS") or None
     budget: Budget = flags.budget or ("gpu" if gpus or torch.cuda.is_available() else "laptop")
     if gpus is None:
-        gpus = float(workers) if budget in ("gpu", "paper") and (torch.cuda.is_available() or flags.address) else 0.0
+        gpus = float(workers) if budget in ("gpu", "paper") and (torch.cuda.is_available() or address) else 0.0
     cpus = flags.cpus_per_trial if flags.cpus_per_trial is not None else float(workers)
     for name, value in (("--gpus-per-trial", gpus), ("--cpus-per-trial", cpus)):
         if value < 0 or (name == "--cpus-per-trial" and value == 0):
@@ -87,7 +87,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         gpus=gpus,
         cpus=cpus,
         max_concurrent=None if flags.max_concurrent is None else _at_least("--max-concurrent", flags.max_concurrent, 1),
-        address=flags.address or os.environ.get("RAY_ADDRESS") or None,
+        address=address,
         store=flags.store,
         data_root=_data_root(flags.data_root or os.environ.get("DENOISE_DATA")),
         dry_run=flags.dry_run,

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.console
 from rich.console import Group, RenderableType
@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.execution.board import Snapshot
+if TYPE_CHECKING:  # it would load PyTorch
+    from cluster.execution.board import Snapshot
 
 POLL_S = 1.0
 WAITING_S = 20.0

@@ -93,7 +93,7 @@ def makespan(seconds: Sequence[float], lanes: int) -> float:
 def _known(groups: Mapping[str, Sequence[PlannedTrial]], plan: Plan, store: Store) -> dict[str, float]:
     """Seconds of phases that were trained with another seed, by group id."""
     wanted = {link.group_id for group in groups.values() for link in group[0].spec.links}
-    rows = store.read("phases", plan.phases).to_pylist() if plan.phases else []
+    rows = store.read("phases", plan.phases, ["group_id", "train_s"]).to_pylist() if plan.phases else []
     known = {row["group_id"]: float(row["train_s"]) for row in rows if row["group_id"] in wanted}
     whole = {row["group_id"]: float(row["train_s"]) for row in plan.stored.values() if row["status"] == DONE}
     return {**whole, **known}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
 from cluster.execution.board import Task
-from cluster.results.schema import DONE, FAILED, PRUNED
+from cluster.results.schema import DONE, FAILED, PRUNED, TABLES
 from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core.config import explain
@@ -20,6 +21,8 @@ from denoise_core.specification import EVALUATION_FIELDS, DataSpec, Link, TrialS
 
 CELL, REFERENCE = "cell", "reference"
 TRAINED = "trained"
+ROW = tuple(name for name in TABLES["trials"].names if not name.endswith(("_json", "_at")))
+"""What a plan keeps of a stored trial: the rest takes ten times as long to read, and says what the plan knows."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,17 @@ class Plan:
     evaluated: frozenset[str] = frozenset()
     phases: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def left(self) -> list[PlannedTrial]:
         """What is not done yet; failed trials are tried again."""
         return [one for one in self.trials if self.status(one) != DONE]
 
-    @property
+    @cached_property
     def trainings(self) -> dict[str, list[PlannedTrial]]:
         """The trials by their training, the id of which is the key."""
         return grouped(self.trials)
 
-    @property
+    @cached_property
     def trainings_left(self) -> dict[str, list[PlannedTrial]]:
         """Trainings with anything left to do, with what is left of each."""
         return grouped(self.left)
@@ -76,7 +79,7 @@ class Plan:
 
     def read(self, store: Store) -> Plan:
         """The same plan against the store as it is now."""
-        stored = store.trials(one.spec.trial_id for one in self.trials)
+        stored = store.trials((one.spec.trial_id for one in self.trials), ROW)
         known = [frozenset(store.names(table)) for table in ("measurements", "phases")]
         return replace(self, stored=stored, evaluated=known[0], phases=known[1])
 
@@ -110,6 +113,7 @@ class Planner:
     def __init__(self, study: Study, recipe: Recipe, settings: Mapping[str, Any], data: Sequence[DataInUse]):
         self.study, self.recipe, self.data = study, recipe, data
         self.settings = settings
+        self._grids: dict[tuple[int, ...], list[PlannedTrial]] = {}
         self._references = {name: method_class(name) for name in (*study.references, *study.baselines)}
         known = {**method_class(study.method).Config.model_fields, **DataSpec.model_fields}
         usual = (study.base, *study.by_noise.values())
@@ -119,14 +123,16 @@ class Planner:
                 raise UserError(f"{study.method} has no parameter '{name}': {nearest(name, known)}.")
 
     def grid(self, seeds: Sequence[int]) -> list[PlannedTrial]:
-        """Every cell and reference with every seed."""
-        planned = []
-        for data in self.data:
-            for cell in self.study.cells():
-                planned += [self.trial(cell, data, seed) for seed in seeds]
-            for reference in self._references:
-                planned += [self._reference(reference, data, seed) for seed in seeds]
-        return list({one.spec.evaluation_id: one for one in planned}.values())  # 2 and 2.0 are one setting
+        """Every cell and reference with every seed; the same list where it was made before."""
+        if tuple(seeds) not in self._grids:
+            planned = []
+            for data in self.data:
+                first = [self.trial(cell, data, seeds[0]) for cell in self.study.cells()]
+                first += [self._reference(reference, data, seeds[0]) for reference in self._references]
+                planned += [_with_seed(one, seed) for one in first for seed in seeds]
+            # 2 and 2.0 are one setting
+            self._grids[tuple(seeds)] = list({one.spec.evaluation_id: one for one in planned}.values())
+        return self._grids[tuple(seeds)]
 
     def trial(self, cell: Mapping[str, Any], data: DataInUse, seed: int) -> PlannedTrial:
         """One cell with one seed."""
@@ -150,8 +156,15 @@ class Planner:
         return PlannedTrial(spec, REFERENCE, method.title, {})
 
 
+def _with_seed(trial: PlannedTrial, seed: int) -> PlannedTrial:
+    """The same setting: its values were checked once."""
+    return trial if trial.spec.seed == seed else replace(trial, spec=replace(trial.spec, seed=seed))
+
+
 def with_fields(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:
     """The same images under a data field that an axis varies. Raises UserError."""
+    if not fields:
+        return spec
     unsuitable = set(fields) - {"noise_realisation", *EVALUATION_FIELDS}
     if unsuitable:
         raise UserError(

@@ -95,7 +95,7 @@ class Runner:
         plan = self._plan()
         left = self._left(plan)
         resources = Resources(self.options.workers, self.options.cpus, self.options.gpus)
-        fit, note = lanes(resources, self.options.max_concurrent, cluster)
+        fit, note = lanes(resources, self.options.max_concurrent, cluster, self.options.address is not None)
         lines = [f"{self.study.name}: {self._counts(plan, left)}", f"A trial asks for {resources}."]
         lines.append(f"At a time: {min(fit, max(1, left))} of {left}." if left else "Nothing is left to train.")
         return [*lines, *(one for one in (note, waiting(resources, cluster)) if one)]
@@ -282,8 +282,9 @@ class Runner:
                     self.console.warn(warning)
             with self._live.running():
                 return execute(
-                    work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console
-                )
+                    work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console,
+                    may_grow=not current.local,
+                )  # fmt: skip
 
     def _tasks(self, plan: Plan) -> list[Any]:
         """What is left, the longest first, so that the last ones to end are short."""

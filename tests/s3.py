@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
@@ -18,15 +19,16 @@ import pytest
 BUCKET = "denoise"
 SECRET = secrets.token_hex(20)
 """The fake secret key: what it is found in, it leaked into."""
+VARIABLES = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
 class Gate:
     """Passes connections on to the server, unless it is ``closed`` (refused) or ``read_only`` (writes get a 403)."""
 
-    def __init__(self, target: int):
+    def __init__(self, target: int, host: str = "127.0.0.1", port: int = 0):
         self.target, self.closed, self.read_only, self.refused = target, False, False, 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server((host, port), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -34,10 +36,7 @@ class Gate:
     @contextmanager
     def shut(self, seconds: float) -> Iterator[None]:
         """Refuses everything from now on, for so many seconds or to the end of the block."""
-        self.closed = True
-        for one in list(self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        self.close()
         timer = threading.Timer(seconds, self._reopen)
         timer.start()
         try:
@@ -45,6 +44,13 @@ class Gate:
         finally:
             timer.cancel()
             self._reopen()
+
+    def close(self) -> None:
+        """Refuses everything from now on."""
+        self.closed = True
+        for one in list(self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def _reopen(self) -> None:
         self.closed = False
@@ -84,25 +90,54 @@ class Gate:
 def server() -> Iterator[Gate]:
     """A running server with a bucket, and the environment that leads to it. Skips where moto is not installed."""
     pytest.importorskip("moto", reason="moto is not installed: pip install -e '.[test]'")
+    before = {name: os.environ.get(name) for name in (*VARIABLES, "AWS_ENDPOINT_URL")}
+    with started() as port:
+        gate = Gate(port)
+        os.environ.update(VARIABLES, AWS_ENDPOINT_URL=f"http://127.0.0.1:{gate.port}")
+        try:
+            yield gate
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def started() -> Iterator[int]:
+    """The server itself, with a bucket, on a port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    variables = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
-    before = {name: os.environ.get(name) for name in (*variables, "AWS_ENDPOINT_URL")}
     try:
         for _ in range(200):
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.1)
-        gate = Gate(port)
-        os.environ.update(variables, AWS_ENDPOINT_URL=f"http://127.0.0.1:{gate.port}")
-        plain = pafs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+        plain = pafs.S3FileSystem(
+            access_key="test", secret_key=SECRET, region="us-east-1", endpoint_override=f"127.0.0.1:{port}",
+            scheme="http", allow_bucket_creation=True,
+        )  # fmt: skip
         plain.create_dir(BUCKET)
-        yield gate
+        yield port
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         process.kill()
         process.wait()
+
+
+def main() -> None:
+    """``python -m tests.s3 HOST PORT FILE``: a server for other hosts, which refuses everything while FILE exists."""
+    host, port, file = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    with started() as target:
+        gate = Gate(target, host, port)
+        print("ready", flush=True)
+        while True:
+            if file.exists() and not gate.closed:
+                gate.close()
+            elif gate.closed and not file.exists():
+                gate.closed = False
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Packs what cannot change any more: many small files of a store become a few packs (:mod:`cluster.results.packs`).
 
-That is everything of trials that are done, and phases, suggestions and manifests; trials that failed or were pruned stay
-loose, as they may be trained again. A pack is written and read back before the first loose file goes: a kill leaves both
-at worst, and the next compaction takes the loose file away. Whoever writes a name that is packed writes the same again,
-so nothing is lost however writers, readers and even two compactions meet.
+That is everything of trials that are done, and phases, suggestions and manifests; trials that failed or were pruned
+stay loose, as they may be trained again. A pack is written and read back before the first loose file goes: a kill
+leaves both at worst, and the next compaction takes the loose file away. Whoever writes a name that is packed writes the
+same again, so nothing is lost however writers, readers and even two compactions meet.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from heapq import merge
+from itertools import chain, combinations
 
 from cluster.execution.leases import Lease, Leases
 from cluster.results.files import StoreTrouble
-from cluster.results.packs import DAMAGE, LIMIT, Pack, Packs, Part
+from cluster.results.packs import DAMAGE, LIMIT, Pack, Part
 from cluster.results.schema import DONE, TABLES
 from cluster.results.store import Store
 
@@ -24,8 +25,8 @@ LEASE = "compaction"
 OF_TRIALS = ("trials", "curves", "diagnostics", "measurements", "previews")
 """Tables with names of trials, or of evaluations, which begin with the trial's."""
 GROWTH = 2
-"""A pack is merged with what comes if it has at most so many times its names: so a row is written anew seldom (as often
-as the logarithm of what comes after it), and there are few packs (also as a logarithm, and one for each LIMIT)."""
+"""A pack is merged with what comes if it has at most so many times its names. How many packs there are, beside one for
+each LIMIT, and how often a row is written anew then grow as the logarithm of what there is."""
 AT_ONCE = 256
 
 
@@ -78,16 +79,18 @@ class _Compaction:
     def run(self, ready: Collection[str], min_files: int) -> tuple[int, int]:
         """Packs the loose files of the names ``ready``, if there are enough: how many packs were written, and how many
         loose files are gone."""
-        held = [pack for pack in self.packs.all() if self._sound(pack)]
-        again = self.store.loose(self.table) & _union(held)
+        held = self.packs.all()
+        self._copy(held)
+        again = self._packed_already(held)
         self._delete(again)
         new = sorted(set(ready) - again)
-        held, overlapping = self._without_covered(held)
         new = new if len(new) >= min_files else []
+        held, overlapping = self._without_covered(held)
         if not new and not overlapping:
             return 0, len(again)
         merged = [*overlapping, *self._small([one for one in held if one not in overlapping], len(new))]
-        written = list(self.packs.write(_once(merge(self._loose(new), *map(_parts, merged), key=lambda part: part[0]))))
+        parts = merge(self._loose(new), *map(_parts, merged), key=lambda part: part[0])
+        written = list(self.packs.write(_once(parts)))
         names = _union(written)
         self._delete(names.intersection(new))
         for pack in merged:
@@ -95,14 +98,19 @@ class _Compaction:
                 self.packs.remove(pack)
         return len(written), len(again) + len(names.intersection(new))
 
-    def _sound(self, pack: Pack) -> bool:
-        """Whether loose files and other packs may rely on it; gives it its second copy where that is missing."""
-        try:
-            if pack.sound and not self.packs.copied(pack):
+    def _copy(self, held: Sequence[Pack]) -> None:
+        """Gives packs their second copy, where a process ended before it did."""
+        for pack in held:
+            if not self.packs.copied(pack) and _sound(pack):
                 self.packs.store(self.store.files.read(pack.path))
-            return pack.sound
-        except FileNotFoundError:  # merged into another one meanwhile
-            return False
+
+    def _packed_already(self, held: Sequence[Pack]) -> set[str]:
+        """Names that are loose and packed, as an interrupted compaction leaves them."""
+        loose, found = self.store.loose(self.table), set()
+        for pack in held:
+            if (some := loose & pack.places.keys()) and _sound(pack):
+                found |= some
+        return found
 
     def _without_covered(self, held: Sequence[Pack]) -> tuple[list[Pack], list[Pack]]:
         """Removes packs whose names are all in others, as an interrupted compaction leaves them; the rest, and those of
@@ -110,13 +118,13 @@ class _Compaction:
         kept: list[Pack] = []
         # two processes must not take each other's packs away: both go by the same order
         for pack in sorted(held, key=lambda one: (-len(one.names), one.name)):
-            if _union(kept).issuperset(pack.places):
+            sharing = [one for one in kept if not one.places.keys().isdisjoint(pack.places)]
+            if _union(sharing).issuperset(pack.places) and all(map(_sound, sharing)):
                 self.packs.remove(pack)
             else:
                 kept.append(pack)
-        return kept, [
-            one for one in kept if any(one.places.keys() & other.places.keys() for other in kept if other != one)
-        ]
+        pairs = [(a, b) for a, b in combinations(kept, 2) if not a.places.keys().isdisjoint(b.places)]
+        return kept, list(dict.fromkeys(chain.from_iterable(pairs)))
 
     def _small(self, held: Sequence[Pack], count: int) -> list[Pack]:
         """The packs that are merged with ``count`` new names."""
@@ -146,6 +154,13 @@ class _Compaction:
     def _delete(self, names: Collection[str]) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda one: self.store.files.delete(f"{self.table}/{one}.parquet"), names))
+
+
+def _sound(pack: Pack) -> bool:
+    try:
+        return pack.sound
+    except FileNotFoundError:  # merged into another one meanwhile
+        return False
 
 
 def _parts(pack: Pack) -> Iterator[Part]:

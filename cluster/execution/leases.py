@@ -101,8 +101,8 @@ class Leases:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads(self.store.files.read(_path(name)))
-            return content
+            content = json.loads(self.store.files.read(_path(name)))
+            return content if isinstance(content, dict) else None
         except (FileNotFoundError, ValueError):
             return None
 

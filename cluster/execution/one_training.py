@@ -21,6 +21,8 @@ from cluster.execution.checkpoints import CheckpointFolder
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Evaluated, Store
+from cluster.watching.events import FOLDER as EVENTS
+from cluster.watching.events import Events, events_folder
 from denoise_core.diagnostics import Diagnostic, rows
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation
@@ -92,6 +94,7 @@ class Training:
         self._parameters = 0
         self._last_phase = ""
         self._trainer: Trainer | None = None
+        self._events: Events | None = None
 
     def run(self, data: LoadedData, line: Line) -> Ended:
         """Trains and stores. Raises whatever goes wrong."""
@@ -171,6 +174,9 @@ class Training:
         """Frees memory, and what others wait for, before the next training of the same process."""
         self.chain.release()
         self._trainer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -296,6 +302,12 @@ class Training:
 
     def _point(self, step: int, values: Mapping[str, float]) -> None:
         phase = self._phase(step)
+        if self._events is None and self.store.local is not None and self.ranks.rank == 0:
+            label = f"{self.task.label}, seed {self.spec.seed}"
+            folder = events_folder(self.store.local / EVENTS, self.study, label, self.spec.trial_id)
+            self._events = Events(folder, step)
+        if self._events is not None:
+            self._events.add(step, values)
         for name, value in values.items():
             self._curves.append({"phase": phase, "step": step, "name": name, "value": value})
 

@@ -41,11 +41,14 @@ class Cluster:
     nodes: Sequence[Amounts]
     free: Amounts
     most: Amounts | None = None
+    queued: bool = False
+    """Whether workers of somebody wait for their resources."""
 
     @classmethod
     def now(cls) -> Cluster:
         """The cluster that this process is connected to, without the nodes that are about to leave."""
         import ray
+        import ray.util
 
         from cluster.execution.survey import draining
 
@@ -55,15 +58,20 @@ class Cluster:
             most = ray._private.state.state.get_max_resources_from_cluster_config()
         except Exception:  # Ray's public interface has no such question: another version may lack it
             most = None
-        return cls(nodes, ray.available_resources(), most)
+        queued = any(one["state"] == "PENDING" for one in ray.util.placement_group_table().values())
+        return cls(nodes, ray.available_resources(), most, queued)
 
     def total(self, name: str) -> float:
         """Of all nodes together."""
         return sum(node.get(name, 0.0) for node in self.nodes)
 
 
-def lanes(resources: Resources, limit: int | None, cluster: Cluster) -> tuple[int, str]:
-    """How many trials run at a time, and what a person should know of it. Raises UserError when not one ever fits."""
+def lanes(resources: Resources, limit: int | None, cluster: Cluster, may_grow: bool = False) -> tuple[int, str]:
+    """How many trials run at a time, and what a person should know of it. Raises UserError when not one ever fits.
+
+    What an autoscaler may add is not always known. So on a cluster that ``may_grow`` a ``limit`` above what fits is
+    taken at its word, also where there are no workers at all yet: more is asked for than there is.
+    """
     if resources.gpus_per_worker > 1 and resources.gpus_per_worker % 1:
         raise UserError(
             f"{resources.gpus_per_worker:g} GPUs a worker cannot be had: a worker takes whole GPUs or a part of one; "
@@ -72,16 +80,19 @@ def lanes(resources: Resources, limit: int | None, cluster: Cluster) -> tuple[in
     slots = sum(workers_on(node, resources) for node in cluster.nodes)
     fit = slots // resources.workers
     scaled = workers_on(cluster.most, resources) // resources.workers if cluster.most else 0
-    if max(fit, scaled) < 1:
+    empty = not any(node.get("CPU", 0) for node in cluster.nodes)
+    asked = limit or 0 if may_grow and (fit or empty) else 0
+    if max(fit, scaled, asked) < 1:
         more = "" if cluster.most is None else f", and its autoscaler may bring it to {_shown(cluster.most)}"
+        hint = ", or say with --max-concurrent how many to ask an autoscaler for" if may_grow and empty else ""
         raise UserError(
             f"A trial asks for {resources}, but the cluster has {cluster.total('CPU'):g} CPU and "
             f"{cluster.total('GPU'):g} GPU on {len(cluster.nodes)} node(s), which holds {slots} such worker(s){more}: "
-            "lower --workers-per-trial, --cpus-per-trial or --gpus-per-trial, or add nodes."
+            f"lower --workers-per-trial, --cpus-per-trial or --gpus-per-trial, or add nodes{hint}."
         )
-    count = min(max(fit, scaled), limit) if limit else max(fit, scaled)
+    count = min(max(fit, scaled, asked), limit or max(fit, scaled))
     if count > fit:
-        return count, f"The cluster holds {fit} trial(s) at a time now: its autoscaler is asked for nodes for {count}."
+        return count, f"The cluster holds {fit} trial(s) at a time now: more nodes are asked for, up to {count} trials."
     return count, ""
 
 
@@ -103,7 +114,7 @@ def waiting(resources: Resources, cluster: Cluster) -> str:
         for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus))
         if wanted and cluster.free.get(name, 0.0) < wanted
     ]
-    if not lacking:
+    if not lacking or not cluster.queued:  # workers that are starting hold what they need already
         return ""
     return (
         f"Waiting for {resources}: {', '.join(lacking)}, the rest is in use. The study begins when others give some "

@@ -50,10 +50,11 @@ def execute(
     max_concurrent: int | None,
     seconds: float,
     console: Console,
+    may_grow: bool = False,
     do: Callable[..., bool] | None = None,
 ) -> bool:
     """Trains everything in ``work``; ``seconds`` estimates one training. False when it was interrupted."""
-    fit, note = lanes(resources, max_concurrent, Cluster.now())
+    fit, note = lanes(resources, max_concurrent, Cluster.now(), may_grow)
     concurrent = min(fit, max(1, work.count))
     if note and concurrent > 1:
         console.say(note)

@@ -118,8 +118,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise UserError(
-            f"No Ray cluster answers at {address} ({error.strerror or error}): start one with `ray start --head`, "
-            "correct --address (or RAY_ADDRESS), or leave it out to use this machine."
+            f"No Ray cluster answers at {address} ({error.strerror or error}): start one with "
+            "`denoise-studies node --head`, correct --address (or RAY_ADDRESS), or leave it out to use this machine."
         ) from None
 
 
@@ -151,7 +151,8 @@ def _refused(address: str, error: Exception) -> str:
 
 
 def _has_token() -> bool:
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or (Path.home() / ".ray" / "auth_token").is_file()
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _free_port() -> int:

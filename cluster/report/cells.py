@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cluster.report import measures
+from cluster.report.measured import cube, one_a_trial
 from denoise_core.diagnostics import GENERATED
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Setting:
         return f"{noise_name(self.noise)}, {dataset_name(self.dataset)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """Paired values of one setting: an array (seeds, images) per cell and per reference, all in the same order.
 
@@ -85,8 +87,7 @@ class Grid:
 
 def settings(results: StudyResults) -> list[Setting]:
     """Noise and test set pairs in the order in which they were measured."""
-    rows = results.measurements.drop_duplicates(["noise", "dataset"])
-    return [Setting(str(noise), str(dataset)) for noise, dataset in zip(rows["noise"], rows["dataset"], strict=True)]
+    return [Setting(noise, dataset) for noise, dataset in results.measured.values("noise", "dataset")]
 
 
 def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol: str = "") -> Grid:
@@ -94,29 +95,36 @@ def grid(results: StudyResults, setting: Setting, *, metric: str = "", protocol:
 
     Only finished trainings count. Repeats of an image are averaged first: they are no further images.
     """
-    rows = _rows(results, setting, metric or results.metric, protocol or results.canonical_protocol)
+    return _grid(results, setting, metric or results.metric, protocol or results.canonical_protocol)
+
+
+@lru_cache(maxsize=64)
+def _grid(results: StudyResults, setting: Setting, metric: str, protocol: str) -> Grid:
+    rows = done_rows(results, setting, metric, protocol)
     outputs = of_trainings(rows)
     ours = outputs[outputs["role"] == "cell"]
-    keys = pd.Series([cell_of(row) for row in ours[list(results.axes)].itertuples(index=False)], index=ours.index)
-    tables = {cell: _pivot(ours[keys == cell]) for cell in _ordered(results, keys.unique())}
-    seeds, dropped = _common_seeds(tables)
-    kept = {cell: table.loc[seeds].dropna(axis=1) for cell, table in tables.items() if cell not in dropped}
-    images = sorted(set.intersection(*(set(table.columns) for table in kept.values()))) if kept else []
-    others = outputs[outputs["role"] == "reference"]
-    noisy = rows[rows["output"] == NOISY].groupby("image_id")["value"].mean()
+    keys = [cell_of(row) for row in one_a_trial(ours)[list(results.axes)].itertuples(index=False)]
+    found = cube(ours, keys)
+    places = {key: place for place, key in enumerate(found.keys)}
+    finished = {cell: set(found.seeds[found.measured[places[cell]]]) for cell in _ordered(results, found.keys)}
+    seeds, dropped = _common_seeds(finished)
+    cells = [cell for cell in finished if cell not in set(dropped)]
+    paired = found.values[[places[cell] for cell in cells]][:, np.isin(found.seeds, seeds)]
+    common = ~np.isnan(paired).any(axis=(0, 1))  # images that all of them have
+    images = [str(image) for image in found.images[common]] if cells else []
+    noisy = rows[rows["output"] == NOISY].groupby("image_id", observed=True)["value"].mean()
     noisy = noisy.loc[[image for image in images if image in noisy.index]] if images else noisy
-    all_seeds = {seed for table in tables.values() for seed in table.index}
     return Grid(
         setting=setting,
         seeds=tuple(int(seed) for seed in seeds),
         images=tuple(images),
-        cells={cell: table[images].to_numpy(dtype=np.float64) for cell, table in kept.items() if images},
-        references=_references(others, images, seeds),
+        cells={cell: paired[place][:, common] for place, cell in enumerate(cells) if images},
+        references=_references(outputs[outputs["role"] == "reference"], images, seeds),
         noisy=float(noisy.mean()) if len(noisy) else None,
         noisy_images={str(image): float(value) for image, value in noisy.items()},
         dropped=tuple(dropped),
-        left_out=tuple(sorted(int(seed) for seed in all_seeds - set(seeds))),
-        metric=metric or results.metric,
+        left_out=tuple(sorted({int(seed) for known in finished.values() for seed in known} - set(seeds))),
+        metric=metric,
     )
 
 
@@ -128,8 +136,7 @@ def of_trainings(rows: pd.DataFrame) -> pd.DataFrame:
 
 def of_noise(results: StudyResults, metric: str) -> bool:
     """Whether the metric was measured of generated noise."""
-    rows = results.measurements
-    outputs = set(rows.loc[rows["metric"] == metric, "output"])
+    outputs = {output for (output,) in results.measured.values("output", metric=metric)}
     return GENERATED in outputs and DENOISED not in outputs
 
 
@@ -140,11 +147,12 @@ def further_metrics(results: StudyResults) -> list[str]:
     return [metric for metric in others if metric == "psnr" or of_noise(results, metric)]
 
 
-def planned_cells(results: StudyResults) -> list[Cell]:
+@lru_cache(maxsize=16)
+def planned_cells(results: StudyResults) -> tuple[Cell, ...]:
     """Every cell that the study planned or measured, in the order of its values."""
-    frames = [frame[frame["role"] == "cell"] for frame in (results.trials, results.measurements)]
+    frames = [frame[frame["role"] == "cell"] for frame in (results.trials, results.measured.trials)]
     found = {cell_of(row) for frame in frames for row in frame[list(results.axes)].itertuples(index=False)}
-    return _ordered(results, [cell for cell in found if any(value is not None for value in cell)])
+    return tuple(_ordered(results, [cell for cell in found if any(value is not None for value in cell)]))
 
 
 def is_search(results: StudyResults) -> bool:
@@ -154,6 +162,7 @@ def is_search(results: StudyResults) -> bool:
     return bool((results.trials["status"] == "pruned").any()) or len(planned_cells(results)) > SEARCH
 
 
+@lru_cache(maxsize=16)
 def default_cell(results: StudyResults) -> Cell | None:
     """The cell with the paper's values, where the study has it."""
     cell = tuple(results.default.get(axis) for axis in results.axes)
@@ -171,9 +180,8 @@ def paper_value(results: StudyResults, setting: Setting, cell: Cell, metric: str
             keys[axis] = value
         elif value != results.default.get(axis):
             return None  # the table does not vary this axis, so it speaks of the default only
-    methods = results.measurements.loc[results.measurements["role"] == "cell", "method"].unique()
-    if "method" in table.keys and len(methods) == 1:
-        keys["method"] = str(methods[0])
+    if "method" in table.keys and len(methods := _methods(results)) == 1:
+        keys["method"] = methods[0]
     found = [value for value in table.find(**keys) if (metric or results.metric) in value.values]
     here = [value for value in found if value.keys.get("dataset", setting.dataset) == setting.dataset]
     datasets = {str(value.keys.get("dataset", "")) for value in found}
@@ -262,24 +270,28 @@ def _plain(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
-def _rows(results: StudyResults, setting: Setting, metric: str, protocol: str) -> pd.DataFrame:
-    rows = results.measurements
+def done_rows(results: StudyResults, setting: Setting, metric: str, protocol: str) -> pd.DataFrame:
+    """What was measured of a setting, by trainings that have finished."""
+    rows = results.measured.rows(
+        noise=setting.noise, dataset=setting.dataset, metric=metric, protocol=protocol
+    )  # fmt: skip
     done = set(results.trials.loc[results.trials["status"] == "done", "trial_id"])
-    chosen = (rows["noise"] == setting.noise) & (rows["dataset"] == setting.dataset) & (rows["metric"] == metric)
-    return rows[chosen & (rows["protocol"] == protocol) & rows["trial_id"].isin(done)]
+    return rows[rows["trial_id"].isin(done)]
 
 
-def _pivot(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one cell as a table (seeds, images), repeats averaged."""
-    return rows.pivot_table(index="seed", columns="image_id", values="value", aggfunc="mean")
+@lru_cache(maxsize=16)
+def _methods(results: StudyResults) -> tuple[str, ...]:
+    """The methods of the cells that were measured."""
+    trials = results.measured.trials
+    return tuple(str(one) for one in trials.loc[trials["role"] == "cell", "method"].unique())
 
 
-def _common_seeds(tables: Mapping[Cell, pd.DataFrame]) -> tuple[list[Any], list[Cell]]:
+def _common_seeds(finished: Mapping[Cell, Collection[Any]]) -> tuple[list[Any], list[Cell]]:
     """The seeds that all cells have. Cells with the fewest are dropped while nothing is common."""
-    left = dict(tables)
+    left = dict(finished)
     dropped: list[Cell] = []
     while left:
-        common = set.intersection(*(set(table.index) for table in left.values()))
+        common = set.intersection(*(set(seeds) for seeds in left.values()))
         if common:
             return sorted(common), dropped
         fewest = min(left, key=lambda cell: len(left[cell]))
@@ -290,14 +302,16 @@ def _common_seeds(tables: Mapping[Cell, pd.DataFrame]) -> tuple[list[Any], list[
 
 def _references(rows: pd.DataFrame, images: Sequence[str], seeds: Sequence[Any]) -> dict[str, Array]:
     """A reference's values on the cells' images and, as far as it has them, the cells' seeds; else on its own."""
+    found = cube(rows, [str(label) for label in one_a_trial(rows)["label"]])
     arrays: dict[str, Array] = {}
-    for label, group in rows.groupby("label", sort=False):
-        table = _pivot(group)
-        table = table.loc[seeds] if seeds and set(seeds) <= set(table.index) else table
-        table = table[images] if images and set(images) <= set(table.columns) else table
-        table = table.dropna(axis=1)
-        if table.size:
-            arrays[str(label)] = table.to_numpy(dtype=np.float64)
+    for label, measured, values in zip(found.keys, found.measured, found.values, strict=True):
+        known = set(found.seeds[measured])
+        values = values[np.isin(found.seeds, seeds) if seeds and set(seeds) <= known else measured]
+        whole = ~np.isnan(values).any(axis=0)
+        seen = found.images[~np.isnan(values).all(axis=0)]
+        wanted = np.isin(found.images, images) if images and set(images) <= set(seen) else whole
+        if (values := values[:, wanted & whole]).size:
+            arrays[str(label)] = values
     return arrays
 
 

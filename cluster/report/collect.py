@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from cluster.execution.one_training import VALIDATED
 from cluster.plan import CELL, Plan, PlannedTrial, training_label
 from cluster.report.figures import Bars, Curve
 from cluster.report.results import COLUMNS, StudyResults
-from cluster.results.schema import DONE
+from cluster.report.rows import spread, stored
+from cluster.results.schema import DONE, TABLES
 from cluster.results.store import Store
 from cluster.study import Study
 from denoise_core.method import Deviation, method_class
@@ -22,6 +24,9 @@ TRANSDUCTIVE = (
     "Transductive: the test images were trained on (without their clean versions), so these values are not comparable "
     "with held-out ones."
 )
+MEASURED = ("dataset", "image_id", "repeat", "output", "metric", "protocol", "value")
+SHOWN = 64
+"""Settings of a noise whose pictures are read."""
 FROM_ROW = ("error", "log_path", "train_s", "shared_s", "eval_s", "wall_s", "steps", "parameters", "device")
 
 
@@ -30,14 +35,14 @@ def collect(
 ) -> StudyResults:
     """Everything that the store holds of ``plan``'s trials; ``searched`` says whether a search suggested them."""
     axes = tuple(dict.fromkeys(name for one in plan.trials if one.role == CELL for name in one.cell))
-    done = [one.spec.evaluation_id for one in plan.trials if plan.status(one) == DONE]
-    every = [one.spec.trial_id for one in plan.trials if one.spec.trial_id in plan.stored]
+    done = list(dict.fromkeys(one.spec.evaluation_id for one in plan.trials if plan.status(one) == DONE))
+    every = list(dict.fromkeys(one.spec.trial_id for one in plan.trials if one.spec.trial_id in plan.stored))
     trials = pd.DataFrame([_row(one, plan, axes) for one in plan.trials])
     keys = ["role", "method", "label", "seed", "noise", *axes]
     cells = [one for one in plan.trials if one.role == CELL]
     kind = method_class(study.method)
     plot = study.plot or _default_plot(axes)
-    measurements = _joined(store.read("measurements", done).to_pandas(), trials, keys)
+    measurements = _of_evaluations(store, done, trials, keys)
     return StudyResults(
         name=study.name,
         question=study.question,
@@ -50,11 +55,11 @@ def collect(
         measurements=measurements,
         paper=study.paper,
         paper_protocol=kind.protocol,
-        like_for_like=_differences(study, max(cells, key=lambda one: one.spec.steps)) if cells else (),
+        like_for_like=_differences(study, _longest(cells, plan)) if cells else (),
         caveats=(TRANSDUCTIVE,) if any(one.spec.data.transductive for one in plan.trials) else (),
         deviations=_deviations(study),
-        curves=_of_trainings("curves", store.read("curves", every).to_pandas(), trials),
-        diagnostics=_of_trainings("diagnostics", store.read("diagnostics", every).to_pandas(), trials),
+        curves=_of_trainings(store, "curves", every, trials, only=("name", VALIDATED)),
+        diagnostics=_of_trainings(store, "diagnostics", every, trials),
         previews=_joined(store.read("previews", _first_seed(plan)).to_pandas(), trials, ["label", "seed", "noise"]),
         manifests=_manifests(store, plan),
         command=command,
@@ -92,22 +97,55 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd
     return rows.assign(trial_id=ids).merge(trials[["trial_id", *keys]], on="trial_id", how="left")
 
 
-def _of_trainings(table: str, rows: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def _of_evaluations(store: Store, ids: Sequence[str], trials: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """What was measured, with what was planned of it."""
+    columns, places = stored(store, "measurements", ids, MEASURED)
+    planned = trials.drop_duplicates("trial_id").set_index("trial_id").loc[list(ids)]
+    columns = {"trial_id": pd.Categorical.from_codes(places, categories=pd.Index(ids, dtype=object)), **columns}
+    return pd.DataFrame(columns | {key: spread(planned[key], places) for key in keys}, copy=False)
+
+
+def _of_trainings(
+    store: Store, table: str, ids: Sequence[str], trials: pd.DataFrame, only: tuple[str, str] | None = None
+) -> pd.DataFrame:
     """Rows of trainings, each under the id of its first evaluation and without what was chosen at inference."""
-    trainings = trials.drop_duplicates("training_id")
-    shown = trainings[["training_id", "trial_id", "training_label", "seed", "training_noise"]]
-    shown = shown.rename(columns={"training_noise": "noise"})  # validation sees the noise of the training
-    rows = rows.rename(columns={"trial_id": "training_id"}).merge(shown, on="training_id", how="left")
-    return rows.rename(columns={"training_label": "label"})[list(COLUMNS[table])]
+    own = [name for name in COLUMNS[table] if name in TABLES[table].names and name != "trial_id"]
+    columns, places = stored(store, table, ids, own, only)
+    shown = trials.drop_duplicates("training_id").set_index("training_id").loc[list(ids)]
+    # validation sees the noise of the training
+    of = {"trial_id": "trial_id", "label": "training_label", "seed": "seed", "noise": "training_noise"}
+    columns |= {name: spread(shown[column], places) for name, column in of.items()}
+    return pd.DataFrame({name: columns[name] for name in COLUMNS[table]}, copy=False)
 
 
 def _first_seed(plan: Plan) -> list[str]:
-    """One trial of each setting is enough to look at."""
-    first: dict[str, str] = {}
+    """One trial of each setting is enough to look at; of very many settings, some evenly among them."""
+    first: dict[Any, PlannedTrial] = {}
     for trial in sorted(plan.trials, key=lambda one: one.spec.seed):
         if plan.status(trial) == DONE:
-            first.setdefault(evaluation_id(trial.spec.group_id, trial.spec.params), trial.spec.evaluation_id)
-    return list(first.values())
+            first.setdefault((trial.role, trial.label, trial.spec.data, trial.spec.contents), trial)
+    by_role: dict[tuple[str, str], list[str]] = {}
+    for trial in first.values():
+        noise = trial.spec.data.test_noise or trial.spec.data.noise
+        by_role.setdefault((trial.role, noise), []).append(trial.spec.evaluation_id)
+    return [one for names in by_role.values() for one in _evenly(names, SHOWN)]
+
+
+def _evenly(names: Sequence[str], most: int) -> list[str]:
+    """At most so many of them, the first and the last included."""
+    count = min(len(names), most)
+    return [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
+
+
+def _longest(cells: Sequence[PlannedTrial], plan: Plan) -> PlannedTrial:
+    """The first of the trainings with the most steps. To know these of one that is not stored, it has to be built."""
+    known = {
+        one.label: plan.stored[one.spec.trial_id]["total_steps"] for one in cells if one.spec.trial_id in plan.stored
+    }
+    first: dict[str, PlannedTrial] = {}
+    for one in cells:
+        first.setdefault(one.label, one)
+    return max(first.values(), key=lambda one: known.get(one.label) or one.spec.steps)
 
 
 def _manifests(store: Store, plan: Plan) -> list[Mapping[str, Any]]:
@@ -132,7 +170,7 @@ def _default_plot(axes: Sequence[str]) -> Curve | Bars:
 
 def _first_measured(plot: Curve | Bars, measurements: pd.DataFrame) -> str:
     """The metric of the verdict: the first that the plot names and that there are values of."""
-    measured = set(measurements["metric"])
+    measured = set(measurements["metric"].unique())
     return next((metric for metric in plot.metrics if metric in measured), plot.metrics[0])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def axis_figures(results: StudyResults) -> list[AxisFigure]:
         return []
     figures = []
     for metric in results.plot.metrics:
-        measured = replace(results, metric=metric)
+        measured = results.of(metric)
         by_dataset: dict[str, list[Grid]] = {}
         for setting in cells.settings(measured):
             grid = cells.grid(measured, setting)
@@ -231,9 +231,9 @@ def learning_figure(results: StudyResults, *, metric: str = "psnr") -> LearningF
         return None
     reference = set(results.trials.loc[results.trials["role"] == "reference", "trial_id"])
     panels = []
-    for noise, group in rows.groupby("noise", sort=False):
+    for noise, group in rows.groupby("noise", sort=False, observed=True):
         lines: tuple[list[Series], list[Series]] = ([], [])
-        for label, member in group.groupby("label", sort=False):
+        for label, member in group.groupby("label", sort=False, observed=True):
             steps = member.groupby("step")["value"].agg(["mean", "min", "max"])
             is_reference = bool(member["trial_id"].isin(reference).any())
             text = cells.reference_name(str(label)) if is_reference else str(label)
@@ -274,7 +274,7 @@ def search_figures(results: StudyResults) -> list[SearchFigure]:
         return []
     figures = []
     for metric in (results.metric, *cells.further_metrics(results)):
-        figures += _search_figures(replace(results, metric=metric))
+        figures += _search_figures(results.of(metric))
     return figures
 
 
@@ -311,20 +311,26 @@ def _ticks(values: Sequence[Any]) -> tuple[Any, ...]:
 
 def suggestions(results: StudyResults, trials: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
     """The trials of each suggestion, one a seed, in the order in which they were suggested."""
-    keys = [cells.cell_of(row) for row in trials[list(results.axes)].itertuples(index=False)]
-    return {cell: trials[[key == cell for key in keys]] for cell in dict.fromkeys(keys)}
+    places: dict[Cell, list[int]] = {}
+    for place, row in enumerate(trials[list(results.axes)].itertuples(index=False)):
+        places.setdefault(cells.cell_of(row), []).append(place)
+    return {cell: trials.iloc[some] for cell, some in places.items()}
 
 
 def last_validation(results: StudyResults, metric: str) -> pd.Series:
     """The last validation value of each trial that has any."""
     rows = results.curves[results.curves["name"] == f"validation_{metric}"].sort_values("step")
-    return rows.groupby("trial_id")["value"].last()
+    return _by_trial(rows).last()
 
 
 def _tested(results: StudyResults) -> pd.Series:
-    rows = results.measurements
-    rows = rows[(rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)]
-    return cells.of_trainings(rows).groupby("trial_id")["value"].mean()
+    rows = results.measured.rows(metric=results.metric, protocol=results.canonical_protocol)
+    return _by_trial(cells.of_trainings(rows)).mean()
+
+
+def _by_trial(rows: pd.DataFrame) -> Any:
+    """The values of each trial, under plain ids even where the rows' are categories."""
+    return rows["value"].groupby(rows["trial_id"].astype(object))
 
 
 def _baseline(results: StudyResults, grid: Grid) -> Cell:

@@ -238,7 +238,8 @@ def _images(results: StudyResults) -> str:
 def _cost(results: StudyResults) -> str:
     rows = []
     unit, digits = measures.unit(results.metric), measures.digits(results.metric)
-    for item in costs(results):
+    spent = costs(results)
+    for item in spent:
         per = f"{item.seconds_per_gain:.1f} s" if item.seconds_per_gain is not None else "–"
         gain = f"{item.gain:+.{digits}f}{unit}" if item.gain is not None else "–"
         counts = [f"{value:,.0f}" if not pd.isna(value) else "–" for value in (item.steps, item.parameters)]
@@ -248,7 +249,7 @@ def _cost(results: StudyResults) -> str:
         return ""
     head = ["", "trainings", "steps", "parameters", "a training", "a test", "in all", "gain over noisy"]
     head.append(f"per {unit.strip() or measures.kind(results.metric).title}")
-    total = sum(item.total_s for item in costs(results))
+    total = sum(item.total_s for item in spent)
     shown = rows if len(rows) <= 24 else rows[:24]
     note = f"{duration(total)} of training and testing in all, summed over devices; times are means."
     return section("What it cost", f'<p class="note">{escape(note)}</p>', table(head, shown))

@@ -147,12 +147,12 @@ def _rank(results: StudyResults) -> dict[str, int]:
 
 def _measured(results: StudyResults, setting: Setting, row: pd.Series, output: str, metric: str) -> str:
     """What was measured of this image and training under the canonical protocol."""
-    values = results.measurements
-    chosen = (values["trial_id"] == row["trial_id"]) & (values["image_id"] == row["image_id"])
-    if output == "noisy":  # measured once, perhaps with another training
-        chosen = (values["image_id"] == row["image_id"]) & (values["noise"] == setting.noise)
-    chosen &= (values["dataset"] == setting.dataset) & (values["output"] == output)
-    chosen &= (values["metric"] == metric) & (values["protocol"] == results.canonical_protocol)
+    values = results.measured.rows(
+        noise=setting.noise, dataset=setting.dataset, metric=metric, protocol=results.canonical_protocol, output=output
+    )  # fmt: skip
+    chosen = values["image_id"] == row["image_id"]
+    if output != "noisy":  # that is measured once, perhaps with another training
+        chosen &= values["trial_id"] == row["trial_id"]
     mean = values.loc[chosen, "value"].mean()
     return "" if pd.isna(mean) else f"{mean:.{measures.digits(metric)}f}{measures.unit(metric)}"
 

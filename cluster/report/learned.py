@@ -132,7 +132,9 @@ def learned(results: StudyResults) -> Learned | None:
     if rows.empty:
         return None
     references = set(results.trials.loc[results.trials["role"] == "reference", "trial_id"])
-    noises = [_noise(str(noise), group, references) for noise, group in rows.groupby("noise", sort=False)]
+    noises = [
+        _noise(str(noise), group, references) for noise, group in rows.groupby("noise", sort=False, observed=True)
+    ]
     sentences = [
         _sentence([one.title] * (len(noises) > 1) + [label] * bool(label), text)
         for one in noises
@@ -149,15 +151,15 @@ def _noise(noise: str, rows: pd.DataFrame, references: set[str]) -> _Noise:
     found: dict[Column, dict[_Label, dict[int, Points]]] = {}
     true: dict[str, list[Points]] = {}
     keys = ["figure", "series", "label", "seed"]
-    means = rows.groupby([*keys, "trial_id", "x"], sort=False)["y"].mean().reset_index()
-    for (figure, series, label, seed), line in means.groupby(keys, sort=False):
+    means = rows.groupby([*keys, "trial_id", "x"], sort=False, observed=True)["y"].mean().reset_index()
+    with_reference = set(means.loc[means["trial_id"].isin(references), "label"])
+    for (figure, series, label, seed), line in means.groupby(keys, sort=False, observed=True):
         line = line.groupby("x")["y"].mean()
         points = (tuple(float(x) for x in line.index), tuple(float(y) for y in line))
         if series == TRUE:
             true.setdefault(str(figure), []).append(points)
         else:
-            trials = means.loc[means["label"] == label, "trial_id"]
-            one = _Label(cells.reference_name(str(label)), bool(trials.isin(references).any()))
+            one = _Label(cells.reference_name(str(label)), label in with_reference)
             found.setdefault((str(figure), str(series)), {}).setdefault(one, {})[int(seed)] = points
     ordered = {
         column: dict(sorted(labels.items(), key=lambda item: item[0].reference)) for column, labels in found.items()

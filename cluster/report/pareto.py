@@ -101,7 +101,7 @@ def _measured(results: StudyResults, metrics: tuple[str, str]) -> list[ParetoPan
     """A panel for each noise and test set of a grid, from the values of the test images."""
     panels = []
     for setting in cells.settings(results):
-        grids = [cells.grid(replace(results, metric=metric), setting) for metric in metrics]
+        grids = [cells.grid(results.of(metric), setting) for metric in metrics]
         common = [cell for cell in grids[0].cells if cell in grids[1].cells]
         found = {cell: [_value(grid.cells[cell].mean(axis=1)) for grid in grids] for cell in common}
         if found:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import pandas as pd
 
 from cluster.report.controls import Control
 from cluster.report.figures import Bars, Curve
+from cluster.report.measured import Measured
 from cluster.report.papers import PaperTable
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -52,7 +54,7 @@ class Deviation(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal to itself only, so that what is found in it can be kept
 class StudyResults:
     """Everything a report shows. The tables hold at least ``COLUMNS``; empty ones may be left at their default.
 
@@ -98,3 +100,20 @@ class StudyResults:
             absent = [column for column in wanted if column not in getattr(self, table).columns]
             if absent:
                 raise ValueError(f"the table '{table}' lacks: {', '.join(absent)}")
+
+    @cached_property
+    def measured(self) -> Measured:
+        """The measurements by what they are of."""
+        return Measured(self.measurements)
+
+    @cached_property
+    def _views(self) -> dict[str, StudyResults]:
+        return {self.metric: self}
+
+    def of(self, metric: str) -> StudyResults:
+        """The same results with another metric as the study's own."""
+        if metric not in self._views:
+            other = replace(self, metric=metric)
+            other.__dict__.update(measured=self.measured, _views=self._views)
+            self._views[metric] = other
+        return self._views[metric]

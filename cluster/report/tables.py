@@ -91,8 +91,7 @@ class Cost:
 
 def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) -> list[ComparisonTable]:
     """A table per setting that has values under ``protocol``; of a search the ``top`` cells only."""
-    known = results.measurements.loc[results.measurements["protocol"] == protocol, "metric"].unique()
-    names = [str(metric) for metric in known]
+    names = [metric for (metric,) in results.measured.values("metric", protocol=protocol)]
     metrics = tuple(sorted(names, key=lambda name: (name != results.metric, *measures.order(name))))
     tables = []
     for setting in cells.settings(results):
@@ -105,7 +104,7 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
         best = _best(results, main)
         of_noise = [metric for metric in metrics if cells.of_noise(results, metric)]
         bests = dict.fromkeys(metrics, None if results.metric in of_noise else best)
-        bests |= {metric: _best(replace(results, metric=metric), grids[metric]) for metric in of_noise}
+        bests |= {metric: _best(results.of(metric), grids[metric]) for metric in of_noise}
         for cell in shown:
             numbers = {m: _cell(results, grid, cell, m) for m, grid in grids.items() if cell in grid.cells}
             numbers = {m: replace(number, best=bests[m] == cell) for m, number in numbers.items()}
@@ -136,7 +135,8 @@ def _cell(results: StudyResults, grid: Grid, cell: Cell, metric: str) -> Number:
 
 
 def _reference(results: StudyResults, grids: dict[str, Grid], label: str, dataset: str) -> Row:
-    methods = results.measurements.loc[results.measurements["label"] == label, "method"]
+    trials = results.measured.trials
+    methods = trials.loc[trials["label"] == label, "method"]
     method = str(methods.iloc[0]) if len(methods) else label
     numbers = {
         metric: _number(
@@ -156,27 +156,30 @@ def _number(array: Array, paper: float | None) -> Number:
 def costs(results: StudyResults) -> list[Cost]:
     """What each cell's and reference's finished trainings took; the gain is the mean over all settings."""
     done = results.trials[results.trials["status"] == "done"]
-    found = []
+    gains, found = _gains(results, done), []
     for label, evaluations in done.groupby("training_label", sort=False):
         group = evaluations.drop_duplicates("training_id")
         numbers = {name: _mean(group[name]) for name in ("train_s", "eval_s", "steps", "parameters")}
         # what another training did for it is counted there
         total = float((group["train_s"].fillna(0) - group["shared_s"].fillna(0) + group["eval_s"].fillna(0)).sum())
         name = cells.reference_name(str(label)) if (group["role"] == "reference").all() else str(label)
-        gains = [_gain(results, one["trial_id"]) for _, one in evaluations.groupby("label")]
-        gain = max((one for one in gains if one is not None), default=None)  # of several evaluations the best
-        found.append(Cost(name, len(group), total_s=total, gain=gain, **numbers))
+        best = max((gains[one] for one in evaluations["label"].unique() if one in gains), default=None)
+        found.append(Cost(name, len(group), total_s=total, gain=best, **numbers))  # of several evaluations the best
     return found
 
 
-def _gain(results: StudyResults, trials: pd.Series) -> float | None:
-    rows = results.measurements
-    rows = rows[(rows["metric"] == results.metric) & (rows["protocol"] == results.canonical_protocol)]
-    ours = cells.of_trainings(rows[rows["trial_id"].isin(trials)])
-    noisy = rows[rows["output"] == cells.NOISY]
+def _gains(results: StudyResults, done: pd.DataFrame) -> dict[str, float]:
+    """By how much each label's finished evaluations are better than the noisy input, where both were measured."""
+    rows = results.measured.rows(metric=results.metric, protocol=results.canonical_protocol)
     keys = ["noise", "dataset", "image_id"]
-    both = pd.concat([table.groupby(keys)["value"].mean() for table in (ours, noisy)], axis=1, join="inner")
-    return measures.sign(results.metric) * float((both.iloc[:, 0] - both.iloc[:, 1]).mean()) if len(both) else None
+    ours = rows[(rows["output"] != cells.NOISY) & rows["trial_id"].isin(set(done["trial_id"]))]
+    denoised = set(ours.loc[ours["output"] == cells.DENOISED, "label"].unique())
+    ours = ours[(ours["output"] == cells.DENOISED) | ~ours["label"].isin(denoised)]  # see cells.of_trainings
+    means = ours.groupby(["label", *keys], observed=True)["value"].mean()
+    noisy = rows[rows["output"] == cells.NOISY].groupby(keys, observed=True)["value"].mean()
+    gains = (means - noisy.reindex(means.index.droplevel("label")).to_numpy()).dropna()
+    by_label = gains.groupby(level="label", observed=True).mean()
+    return {str(label): measures.sign(results.metric) * float(gain) for label, gain in by_label.items()}
 
 
 def _mean(values: Sequence[float] | pd.Series) -> float:

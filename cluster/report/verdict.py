@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -83,7 +84,8 @@ def judge(results: StudyResults) -> Verdict:
     return Verdict(headline, tuple(details), tuple(item for group in compared.values() for item in group))
 
 
-def compare(results: StudyResults, grid: Grid) -> list[Comparison]:
+@lru_cache(maxsize=64)
+def compare(results: StudyResults, grid: Grid) -> tuple[Comparison, ...]:
     """The setting's winner against each other cell, the closest first."""
     winner, *others = grid.ranked()
     sign = measures.sign(grid.metric)
@@ -98,7 +100,7 @@ def compare(results: StudyResults, grid: Grid) -> list[Comparison]:
         more = None if interval.conclusive else needed(difference, level=level)
         by_seed = tuple(float(value) for value in difference.mean(axis=1))
         found.append(Comparison(grid.setting, winner, other, interval, paper, ours[1] if ours else "", more, by_seed))
-    return found
+    return tuple(found)
 
 
 def headline_of(results: StudyResults, grid: Grid, comparisons: Sequence[Comparison]) -> str:
@@ -141,7 +143,7 @@ def _of_further_metrics(results: StudyResults, setting: Setting) -> list[str]:
     """What is found in each further metric, and beside which baselines; its intervals hold together as well."""
     found: list[str] = []
     for metric in cells.further_metrics(results):
-        measured = replace(results, metric=metric)
+        measured = results.of(metric)
         grid = cells.grid(measured, setting)
         if grid.cells:
             found += [headline_of(measured, grid, compare(measured, grid)), _gain(measured, grid)]
@@ -176,7 +178,8 @@ def _default(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
     """The paper's own setting against the best, where neither of the lists above has room for it."""
     ties = [item for item in comparisons if not item.interval.conclusive]
     listed = ties if len(ties) <= LISTED else ties[:1]
-    found = [item for item in comparisons if item.other == cells.default_cell(results)]
+    default = cells.default_cell(results)
+    found = [item for item in comparisons if item.other == default]
     if len(comparisons) <= LISTED or not found or found[0] in listed:
         return ""
     interval, name = found[0].interval, _label(results, found[0].other)

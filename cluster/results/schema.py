@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = 3
+VERSION = 4
+UPGRADED = (3,)
+"""Versions that become the present one by being called so: 3 is the same without packs, which it would not see."""
 
 DONE, PRUNED, FAILED = "done", "pruned", "failed"
 """A trial's status. Only DONE trials have measurements."""

@@ -4,6 +4,10 @@
 written last. Measurements and previews have a file for each set of inference-time values, ``<trial>-<values>``, so that
 a trained trial can be evaluated with further ones. Files are named by what they hold: writing a trial twice leaves one
 copy, and two studies that need the same trial share it.
+
+Of what cannot change any more many files are packed into one, ``<store>/<table>/packed/<hash>.parquet``; see
+:mod:`cluster.results.packs`. A name that is both loose and packed, as while it is being packed, is read from the loose
+file.
 """
 
 from __future__ import annotations
@@ -11,22 +15,26 @@ from __future__ import annotations
 import json
 import platform
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.results.damage import damaged
 from cluster.results.files import PATIENCE_S, Files, StoreTrouble, first_line
-from cluster.results.schema import TABLES, VERSION
+from cluster.results.packs import DAMAGE, LOOKS, Block, Packs, ranges
+from cluster.results.schema import TABLES, UPGRADED, VERSION
 from denoise_core.errors import UserError
 
 MARKER = "store.json"
 OPENING_S = 10.0
 """How long a store is waited for when a study begins: a wrong address should not take minutes to be noticed."""
+FEW_ROWS = 16
 Rows = Sequence[Mapping[str, Any]]
 Evaluated = tuple[Rows, Rows]
 """Measurements and previews."""
@@ -45,19 +53,15 @@ class Store:
         store = cls(location, OPENING_S)
         try:
             if store.files.exists(MARKER):
-                version = json.loads(store.files.read(MARKER))["version"]
-                if version != VERSION:
-                    raise UserError(
-                        f"The store {location} has version {version}, this program reads version {VERSION}: "
-                        "use the program that wrote it, or another --store."
-                    )
+                if store.version() in UPGRADED:
+                    store._mark()
             elif store.files.entries(""):
                 raise UserError(
                     f"{location} holds files but is no results store of this program: "
                     "pass --store with a new or an empty folder."
                 )
             else:
-                store.files.write(MARKER, json.dumps({"format": "denoise-studies", "version": VERSION}).encode())
+                store._mark()
             store._probe()
         except StoreTrouble as trouble:
             raise UserError(str(trouble)) from None
@@ -72,12 +76,28 @@ class Store:
     @classmethod
     def existing(cls, location: str) -> Self:
         """The store that the driver opened, as a worker sees it. Raises UserError where it is not."""
+        missing = UserError(
+            f"The node {platform.node()} does not see the store {location}: "
+            "pass --store with a folder that all nodes share, or an s3:// or gs:// address."
+        )
         if "://" not in location and not Path(location, MARKER).is_file():
+            raise missing  # looking into it would make the folder
+        store = cls(location)
+        try:
+            store.version()
+        except FileNotFoundError:
+            raise missing from None
+        return store
+
+    def version(self) -> int:
+        """The version of its layout. Raises UserError for one that this program cannot read."""
+        version = json.loads(self.files.read(MARKER))["version"]
+        if version != VERSION and version not in UPGRADED:
             raise UserError(
-                f"The node {platform.node()} does not see the store {location}: "
-                "pass --store with a folder that all nodes share, or an s3:// or gs:// address."
+                f"The store {self.location} has version {version}, this program reads version {VERSION}: "
+                "use the program that wrote it, or another --store."
             )
-        return cls(location)
+        return int(version)
 
     # ---- trials ----
 
@@ -103,20 +123,14 @@ class Store:
         self.write("previews", evaluation, previews)
         self.write("measurements", evaluation, measurements)
 
-    def trials(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The rows of the trials that are stored."""
-        found: dict[str, dict[str, Any]] = {}
-        for rows in self.read("trials", ids).to_pylist():
-            found[rows["trial_id"]] = rows
-        return found
+    def trials(self, ids: Iterable[str], columns: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """The rows of the trials that are stored, with all columns or these."""
+        names = [*dict.fromkeys(("trial_id", *columns))] if columns else ()
+        return {row["trial_id"]: row for row in self.read("trials", ids, names).to_pylist()}
 
     def damaged(self, ids: Iterable[str], evaluations: Iterable[str] = ()) -> list[str]:
-        """Sets aside every trial and evaluation among these with a damaged file and returns a sentence for each."""
-        trials, measured = self._present("trials"), self._present("measurements")
-        wanted = [("trials", "curves", one) for one in dict.fromkeys(ids) if one in trials]
-        wanted += [("measurements", "previews", one) for one in dict.fromkeys(evaluations) if one in measured]
-        with ThreadPoolExecutor(8) as pool:
-            return [sentence for sentence in pool.map(lambda one: self._set_aside_if_damaged(*one), wanted) if sentence]
+        """Sets aside or mends what is damaged of these trials and evaluations: a sentence for each file."""
+        return damaged(self, ids, evaluations)
 
     # ---- tables ----
 
@@ -124,66 +138,111 @@ class Store:
         """Writes ``<table>/<name>.parquet`` aside and renames it."""
         content = pa.Table.from_pylist([dict(row) for row in rows], schema=TABLES[table])
         sink = pa.BufferOutputStream()
-        pq.write_table(content, sink, compression="zstd", write_page_checksum=True)
+        # of a few rows, dictionaries, statistics and frames of zstd would be most of the file, and of the time
+        compression = "zstd" if content.num_rows > FEW_ROWS else "none"
+        small: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "compression": compression}
+        pq.write_table(content, sink, write_page_checksum=True, **small)
         self.files.write(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())
 
-    def read(self, table: str, ids: Iterable[str]) -> pa.Table:
-        """The rows of the files ``ids`` that exist and can be read, in the order of ``ids``; see :meth:`damaged`."""
-        present = self._present(table)
-        paths = [f"{table}/{one}.parquet" for one in dict.fromkeys(ids) if one in present]
-        with ThreadPoolExecutor(8) as pool:
-            found = pool.map(lambda path: self._read_or_skip(path, table), paths)
-            parts = [part for part in found if part is not None]
-        return pa.concat_tables(parts) if parts else TABLES[table].empty_table()
+    def read(self, table: str, ids: Iterable[str], columns: Sequence[str] = ()) -> pa.Table:
+        """The rows of the names ``ids`` that exist and can be read, in the order of ``ids``; see :meth:`damaged`."""
+        wanted, schema = list(dict.fromkeys(ids)), _schema(table, columns)
+        blocks = list(self.blocks(table, wanted, schema.names))
+        if not blocks:
+            return schema.empty_table()
+        rows = pa.concat_tables([block.rows.select(schema.names).cast(schema) for block in blocks])
+        places = {name: place for place, name in enumerate(chain.from_iterable(block.names for block in blocks))}
+        order = np.array([places[name] for name in wanted if name in places])
+        if (order == np.arange(len(order))).all():
+            return rows
+        counts = np.concatenate([block.counts for block in blocks])
+        return rows.take(pa.array(ranges((np.cumsum(counts) - counts)[order], counts[order])))
+
+    def blocks(
+        self, table: str, ids: Iterable[str], columns: Sequence[str] = (), coded: bool = False
+    ) -> Iterator[Block]:
+        """The rows of the names ``ids`` as they are found, each name once; ``coded`` keeps texts as dictionaries.
+
+        What is being packed meanwhile is looked for again where it then is.
+        """
+        left = dict.fromkeys(ids)
+        names = list(columns) or TABLES[table].names
+        for _ in range(LOOKS):
+            loose, moved = self.loose(table), False
+            wanted = [one for one in left if one in loose]
+            with ThreadPoolExecutor(8) as pool:
+                tried = pool.map(lambda one: self._tried(table, one, names, coded), wanted)
+                for name, rows in zip(wanted, tried, strict=True):
+                    moved |= isinstance(rows, FileNotFoundError)
+                    if isinstance(rows, pa.Table):
+                        del left[name]
+                        yield Block([name], np.array([rows.num_rows]), rows)
+            for pack in self.packs(table).all() if left else ():
+                try:
+                    for block in pack.blocks(left, names, coded):
+                        for name in block.names:
+                            del left[name]
+                        yield block
+                except FileNotFoundError:
+                    moved = True
+            if not moved:
+                return
 
     def has(self, table: str, name: str) -> bool:
-        """Whether ``<table>/<name>.parquet`` exists."""
-        return self.files.exists(f"{table}/{name}.parquet")
+        """Whether a table has rows of this name, or is known to have none."""
+        return self.files.exists(_path(table, name)) or any(name in pack.places for pack in self.packs(table).all())
 
     def names(self, table: str) -> list[str]:
-        """The names of all files of a table, sorted."""
-        return sorted(self._present(table))
+        """All names of a table, sorted."""
+        return sorted(self.present(table))
+
+    def present(self, table: str) -> set[str]:
+        """All names of a table."""
+        loose = self.loose(table)  # first: what is packed after this look is seen by the next
+        return loose | self.packs(table).names()
+
+    def loose(self, table: str) -> set[str]:
+        """The names that have a file of their own."""
+        return {name.removesuffix(".parquet") for name in self.files.entries(table) if name.endswith(".parquet")}
+
+    def packs(self, table: str) -> Packs:
+        """The packs of a table."""
+        return Packs(self.files, table)
+
+    def read_loose(self, table: str, name: str, columns: Sequence[str] = (), coded: bool = False) -> pa.Table:
+        """The rows of a name that has a file of its own. Raises FileNotFoundError, and others where it is damaged."""
+        schema = _schema(table, columns)
+        texts = [one.name for one in schema if one.type == pa.string()] if coded else []
+        source = pa.BufferReader(self.files.read(_path(table, name)))
+        file = pq.ParquetFile(source, read_dictionary=texts, page_checksum_verification=True)
+        rows = file.read(schema.names, use_threads=False).select(schema.names)
+        return rows if coded or rows.schema.equals(schema) else rows.cast(schema)
 
     # ---- private ----
 
-    def _set_aside_if_damaged(self, first: str, second: str, name: str) -> str | None:
-        """``first`` is the table that says that the thing exists, so it goes first."""
-        for table in (first, second):
-            try:
-                self._read_file(f"{table}/{name}.parquet", table)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                if isinstance(error, FileNotFoundError) and table == first:
-                    continue  # another process set it aside
-                for one in dict.fromkeys((first, table)):
-                    self._move_aside(f"{one}/{name}.parquet")
-                reason = str(error).splitlines()[0][:160]
-                again = "trial is run" if first == "trials" else "evaluation is made"
-                return (
-                    f"{table}/{name}.parquet is damaged ({reason}): it was set aside in {self.location}/damaged, "
-                    f"its {again} again, nothing else is lost."
-                )
-        return None
-
-    def _read_or_skip(self, path: str, table: str) -> pa.Table | None:
+    def _tried(self, table: str, name: str, columns: Sequence[str], coded: bool) -> pa.Table | Exception:
+        """The rows of a name that had a file of its own, or why they cannot be read."""
         try:
-            return self._read_file(path, table)
-        except (pa.ArrowException, OSError, ValueError):
-            return None
+            return self.read_loose(table, name, columns, coded)
+        except StoreTrouble:
+            raise
+        except DAMAGE as error:
+            return error
 
-    def _move_aside(self, relative: str) -> None:
-        with suppress(FileNotFoundError):  # another process set it aside
-            self.files.move(relative, f"damaged/{uuid.uuid4().hex[:8]}-{relative.replace('/', '-')}.damaged")
-
-    def _read_file(self, relative: str, table: str) -> pa.Table:
-        source = pa.BufferReader(self.files.read(relative))
-        read = pq.read_table(source, page_checksum_verification=True, partitioning=None)
-        return read.select(TABLES[table].names).cast(TABLES[table])
-
-    def _present(self, table: str) -> set[str]:
-        return {name.removesuffix(".parquet") for name in self.files.entries(table) if name.endswith(".parquet")}
+    def _mark(self) -> None:
+        self.files.write(MARKER, json.dumps({"format": "denoise-studies", "version": VERSION}).encode())
 
     def _probe(self) -> None:
         name = f".probe-{uuid.uuid4().hex}"
         self.files.write(name, b"probe")
         self.files.delete(name)
 
+
+def _path(table: str, name: str) -> str:
+    return f"{table}/{name}.parquet"
+
+
+def _schema(table: str, columns: Collection[str]) -> pa.Schema:
+    """The columns of a table, or some of them."""
+    schema = TABLES[table]
+    return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata) if columns else schema

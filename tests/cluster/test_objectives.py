@@ -19,8 +19,8 @@ from torch import Tensor
 from cluster.cli import parse
 from cluster.execution import training as worker
 from cluster.execution.board import Board, Task
-from cluster.execution.one_training import RUNGS, last_measured
 from cluster.execution.hosted import Recorder
+from cluster.execution.one_training import RUNGS, last_measured
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.training import BoardLine, RunSettings
 from cluster.plan import DataInUse, Plan, Planner, task_of

@@ -130,7 +130,7 @@ def test_a_file_an_unwritable_folder_and_a_bad_address_are_refused(tmp_path: Pat
 def test_another_version_is_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "s")
     store.files.write("store.json", b'{"format": "denoise-studies", "version": 99}')
-    with pytest.raises(UserError, match="has version 99, this program reads version 3"):
+    with pytest.raises(UserError, match="has version 99, this program reads version 4"):
         Store.open(str(tmp_path / "s"))
 
 

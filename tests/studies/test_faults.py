@@ -22,6 +22,7 @@ import pytest
 from cluster.execution.suggestions import STARTUP
 
 from .conftest import ROOT, Cluster, environment
+from .hosts import Hosts
 
 SCRIPT = "neighbor2neighbor_gamma.py"
 LONG = ("--steps", "400", "--seeds", "2", "--references", "none")
@@ -109,6 +110,40 @@ def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(cluster: Cluster, undisturb
     assert pd.read_parquet(store / "trials")["attempts"].max() == 2
     assert not list((store / "checkpoints").glob("*"))
     cluster.assert_free()
+
+
+def test_nodes_that_leave_or_die_and_a_driver_that_is_killed(undisturbed: Path, tmp_path: Path) -> None:
+    if reason := Hosts.why_not():
+        pytest.skip(reason)
+    store = tmp_path / "store"
+    command = [sys.executable, str(ROOT / "studies" / SCRIPT), "--budget", "smoke", *LONG, "--store", str(store)]
+    with Hosts(tmp_path / "hosts", 2) as hosts:
+        hosts.start_head()
+        for node in (1, 2):
+            hosts.start_node(node)
+        hosts.wait_for_nodes(3)
+        command += ["--address", hosts.head_address]
+
+        def begin() -> subprocess.Popen[str]:
+            return hosts.run(0, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+        process = begin()
+        wait_for(process, lambda: finished(store) >= 1)
+        hosts.drain_node(1, 10)
+        wait_for(process, lambda: finished(store) >= 3)
+        hosts.kill_node(1)
+        hosts.start_node(1)
+        wait_for(process, lambda: finished(store) >= 5)
+        process.kill()
+        process.wait()
+        process = begin()
+        printed = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, printed
+        hosts.assert_free()
+    pd.testing.assert_frame_equal(values(store), values(undisturbed), check_exact=True)
+    rows = pd.read_parquet(store / "trials")
+    assert len(rows) == 8 and set(rows["status"]) == {"done"}
+    assert not list((store / "checkpoints").glob("*")) and not list((store / "leases").glob("*.json"))
 
 
 def test_two_workers_give_the_result_of_one(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
