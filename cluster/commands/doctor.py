@@ -43,7 +43,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
         cluster = Cluster.now()
 
         def row(node: Node) -> list[str]:
-            state = "leaves" if node.draining else "wrong" if node.problems else "ready"
+            state = "leaves" if node.draining else "silent" if node.silent else "wrong" if node.problems else "ready"
             gpus = f"{node.resources.get('GPU', 0):g}" + (f" ({'; '.join(node.gpus)})" if node.gpus else "")
             memory = f"{node.resources.get('memory', 0) / 1e9:.1f} GB"
             skew = f"{node.skew_s:+.0f} s"

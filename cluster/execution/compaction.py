@@ -15,7 +15,7 @@ from itertools import chain, combinations
 
 from cluster.execution.leases import Lease, Leases
 from cluster.results.files import StoreTrouble
-from cluster.results.packs import DAMAGE, LIMIT, Pack, Part
+from cluster.results.pack import DAMAGE, LIMIT, Pack, Part
 from cluster.results.schema import DONE, TABLES
 from cluster.results.store import Store
 

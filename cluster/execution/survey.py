@@ -25,7 +25,7 @@ COMPARED = (
     "ray", "torch", "numpy", "scipy", "scikit-image", "pydantic", "pyarrow", "optuna", "safetensors", "pywavelets",
 )  # fmt: skip
 """Packages in which a difference between machines can change results, or break what one sends to the other."""
-ANSWER_S = 90.0
+ANSWER_S = 60.0
 """How long a node may take to answer; the first task on a node unpacks the program there."""
 SKEW_S = 60.0
 """Clocks that differ by more than this are reported. Nothing here depends on them, but logs and credentials do."""
@@ -50,6 +50,8 @@ class Node:
     address: str
     resources: Mapping[str, float]
     draining: bool = False
+    silent: bool = False
+    """Whether it did not answer in time."""
     versions: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
     """Name and memory of each, as the driver software tells."""
@@ -79,11 +81,16 @@ def survey(needs: Needs) -> list[Node]:
     for one, sent, answer in asked:
         node = Node(
             one["NodeManagerHostname"], one["NodeID"], one["NodeManagerAddress"], one["Resources"],
-            one["NodeID"] in drained,
+            draining=one["NodeID"] in drained,
         )  # fmt: skip
         try:
             seen = ray.get(answer, timeout=max(1.0, deadline - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            found.append(replace(node, silent=True))  # perhaps it was unplugged: the cluster notices after a while
+            continue
         except Exception as error:  # a task that cannot start there raises one of many kinds
+            if one["NodeID"] not in {now["NodeID"] for now in ray.nodes() if now["Alive"]}:
+                continue  # it has left since it was asked
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
             found.append(replace(node, problems=(f"The node {node.name} does not run what is sent to it ({reason}).",)))
             continue
@@ -103,6 +110,8 @@ def warnings(nodes: Sequence[Node]) -> list[str]:
     """What a person should know of the nodes and what does not stop a study."""
     found = []
     for node in nodes:
+        if node.silent:
+            found.append(f"The node {node.name} did not answer for {ANSWER_S:.0f} s: it may be lost.")
         if node.draining:
             found.append(f"The node {node.name} is about to leave the cluster: nothing new starts there.")
         if abs(node.skew_s) > SKEW_S:

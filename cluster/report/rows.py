@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.results.packs import ranges
+from cluster.results.pack import ranges
 from cluster.results.schema import TABLES
 from cluster.results.store import Store
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster.results.files import StoreTrouble, first_line
-from cluster.results.packs import DAMAGE, Pack, Packs, Part
+from cluster.results.pack import DAMAGE, Pack, Part, path_of
+from cluster.results.packs import Packs
 
 if TYPE_CHECKING:
     from cluster.results.store import Store
@@ -101,7 +102,7 @@ def _mended(store: Store, table: str, wanted: Collection[str] | None) -> Iterato
 
 def _mend(store: Store, packs: Packs, name: str, pack: Pack | None, reason: str) -> str:
     """Replaces a damaged pack by its copy, or by what can be read of it."""
-    path, copy = packs.path(name), packs.copy_of(name)
+    path, copy = path_of(packs.table, name), packs.copy_of(name)
     told = f"{path} is damaged ({reason}): it was set aside in {store.location}/damaged"
     if copy is not None:
         store.files.write(_aside(path), store.files.read(path))  # the place is never empty: others may be reading

@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 
 from cluster.results.damage import damaged
 from cluster.results.files import PATIENCE_S, Files, StoreTrouble, first_line
-from cluster.results.packs import DAMAGE, LOOKS, Block, Packs, ranges
+from cluster.results.pack import DAMAGE, Block, ranges
+from cluster.results.packs import LOOKS, Packs
 from cluster.results.schema import TABLES, UPGRADED, VERSION
 from denoise_core.errors import UserError
 
