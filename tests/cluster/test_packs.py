@@ -1,0 +1,416 @@
+"""Packs: the same names and rows as loose files, whoever else reads, writes, compacts or is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from cluster.execution import compaction
+from cluster.execution.compaction import compact
+from cluster.results import pack
+from cluster.results.schema import DONE, FAILED, PRUNED, TABLES, VERSION
+from cluster.results.store import Store
+from denoise_core.errors import UserError
+from tests.cluster.stores_toys import BEGAN, curve, measured, row
+from tests.s3 import BUCKET, Gate, server
+
+Contents = dict[str, tuple[list[str], list[dict[str, Any]]]]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several row groups from a few names on."""
+    monkeypatch.setattr(pack, "GROUP_NAMES", 4)
+
+
+def name_of(number: int) -> str:
+    return f"{number * 7919 % 1000:03d}{'0' * 13}"  # not in the order in which they are written
+
+
+def add(store: Store, *numbers: int, status: str = DONE) -> None:
+    """Trials with two evaluations each; every third has no curve, every second has diagnostics."""
+    for number in numbers:
+        name = name_of(number)
+        evaluations = {
+            f"{name}-0000000{value}": (
+                measured(name, [26.0 + number, 27.0 + value]),
+                [{"trial_id": name, "params_json": "{}", "image_id": "0", "kind": "clean", "png": str(number).encode()}],
+            )
+            for value in range(2)
+        }
+        points = curve(name, {50: 24.0, 100: 25.0 + number}) if number % 3 else []
+        learned = [{"trial_id": name, "figure": "f", "series": "s", "x": 1.0, "y": float(number)}]
+        trial = row(name, number=number, status=status)
+        store.write_trial(trial, points, evaluations if status == DONE else {}, learned if number % 2 else [])
+
+
+def filled(path: Path | str, count: int = 10) -> Store:
+    """With a trial that failed, one that was pruned, and something in every table."""
+    store = Store.open(str(path))
+    add(store, *range(count))
+    add(store, 900, status=FAILED)
+    add(store, 901, status=PRUNED)
+    for number in range(count):
+        store.write("phases", f"phase{number}", [{"phase_id": f"phase{number}", "train_s": float(number)}])
+        store.write("suggestions", f"search-{number:06d}", [{"search_id": "search", "number": number}])
+    store.write("manifests", "m", [{"manifest_id": "m", "created_at": BEGAN, "manifest_json": "{}"}])
+    return store
+
+
+def contents(store: Store) -> Contents:
+    """Names and rows of every table."""
+    return {table: (store.names(table), store.read(table, store.names(table)).to_pylist()) for table in TABLES}
+
+
+def loose(store: Store) -> int:
+    return sum(len(store.loose(table)) for table in TABLES)
+
+
+# ---- what is read ----
+
+
+def test_names_and_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    before = contents(store)
+    assert compact(store, min_files=1).startswith("Packed 9")
+    assert contents(store) == before and all(len(store.packs(table).all()) == 1 for table in TABLES)
+    assert store.loose("trials") == {name_of(900), name_of(901)}  # they may be trained again
+    assert compact(store, min_files=1) == "" and contents(store) == before
+    assert store.has("curves", name_of(3)) and store.has("curves", name_of(900)) and not store.has("curves", "none")
+    assert store.read("curves", [name_of(3)]).num_rows == 0  # it has none, and that is known
+
+
+def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    wanted = [name_of(number) for number in (7, 901, 2, 9, 900, 7)]
+    before = store.read("trials", wanted).to_pylist()
+    compact(store, min_files=1)
+    assert store.read("trials", wanted).to_pylist() == before
+    assert [one["trial_id"] for one in before] == list(dict.fromkeys(wanted))
+    few = store.read("trials", wanted, ["seed", "trial_id"])
+    assert few.column_names == ["seed", "trial_id"] and few["trial_id"].to_pylist() == list(dict.fromkeys(wanted))
+
+
+def test_other_tools_read_every_row_once(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    store = filled(tmp_path / "s")
+    before = {table: rows for table, (_, rows) in contents(store).items()}
+    compact(store, min_files=1)
+    add(store, 30, 31)  # loose beside the packs
+    for table in ("trials", "measurements", "curves", "previews"):
+        folder = str(tmp_path / "s" / table)
+        count = len(before[table]) + store.read(table, store.loose(table)).num_rows
+        count -= {"trials": 2, "curves": 4}.get(table, 0)  # those of the trials that are not done were counted before
+        assert ds.dataset(folder).count_rows() == len(pd.read_parquet(folder)) == count
+        assert duckdb.sql(f"select count(*) from '{folder}/**/*.parquet'").fetchall() == [(count,)]
+    assert pd.read_parquet(tmp_path / "s" / "trials")["trial_id"].is_unique
+
+
+def test_only_enough_files_are_packed_and_packs_stay_few(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "s"))
+    for number in range(60):
+        add(store, number)
+        compact(store, min_files=4)
+        assert len(store.loose("trials")) < 4
+    assert len(store.packs("trials").all()) <= 6  # about the logarithm of 60 / 4
+    assert store.names("trials") == sorted(name_of(number) for number in range(60))
+
+
+def test_packs_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "LIMIT", 1000)
+    monkeypatch.setattr(compaction, "LIMIT", 1000)
+    store = filled(tmp_path / "s", 20)
+    before = contents(store)
+    compact(store, min_files=1)
+    assert len(store.packs("measurements").all()) > 3 and contents(store) == before
+    add(store, 50)
+    compact(store, min_files=1)
+    assert store.read("measurements", [f"{name_of(50)}-00000000"]).num_rows == 4
+
+
+def test_what_failed_can_be_done_later(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    compact(store, min_files=1)
+    add(store, 900)
+    assert store.trials([name_of(900)])[name_of(900)]["status"] == DONE
+    compact(store, min_files=1)
+    assert store.loose("trials") == {name_of(901)}
+    assert store.trials([name_of(900)])[name_of(900)]["status"] == DONE
+    assert store.read("measurements", [f"{name_of(900)}-00000001"]).num_rows == 4
+
+
+def test_a_store_in_an_object_store_is_packed_too(gate: Gate) -> None:
+    store = filled(f"s3://{BUCKET}/packs")
+    before = contents(store)
+    assert compact(store, min_files=1)
+    assert contents(store) == before and not store.files.entries("copies")
+    assert store.damaged([name_of(1)], [f"{name_of(1)}-00000000"]) == []
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with server() as found:
+        yield found
+
+
+# ---- kills and others at work ----
+
+KILLED = """
+import os, signal, sys
+from cluster.execution.compaction import compact
+from cluster.results import pack
+from cluster.results.files import Files
+from cluster.results.store import Store
+
+store, what, count = Store(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+method = getattr(Files, what)
+def killing(self, path, *arguments, **options):
+    global count
+    if "leases" not in path:
+        count -= 1
+        if count < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return method(self, path, *arguments, **options)
+setattr(Files, what, killing)
+pack.GROUP_NAMES = 4
+compact(store, min_files=1)
+"""
+WRITING = """
+import sys
+from tests.cluster.test_packs import Store, add
+for number in range(100, 160):
+    add(Store(sys.argv[1]), number)
+    print(number, flush=True)
+"""
+
+
+def process(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2], **options)
+
+
+@pytest.mark.parametrize(
+    ("what", "count"),
+    [
+        ("write", 1),  # the first pack is written, its copy is not
+        ("write", 5),
+        ("delete", 3),  # of the loose files some are gone
+        ("delete", 25),
+    ],
+)
+def test_a_kill_loses_nothing_and_the_next_compaction_mends(tmp_path: Path, what: str, count: int) -> None:
+    store = filled(tmp_path / "s", 6)
+    compact(store, min_files=6)  # packs to be merged
+    add(store, *range(20, 28))
+    before = contents(store)
+    killed = process(KILLED, store.location, what, count)
+    assert killed.wait(60) == -signal.SIGKILL
+    assert contents(store) == before
+    ids = store.names("trials")
+    assert store.damaged(ids, store.names("measurements")) == []
+    compact(store, min_files=1)  # the lease of the dead process is no obstacle
+    assert contents(store) == before and loose(store) == 5
+    for table in TABLES:
+        assert len(pd.read_parquet(tmp_path / "s" / table)) == len(before[table][1])
+        packs = store.packs(table).all()
+        assert table == "previews" or len(list((tmp_path / "s" / "copies" / table).iterdir())) == len(packs)
+
+
+def test_readers_miss_nothing_while_others_write_and_compact(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    writer = process(WRITING, store.location, stdout=subprocess.PIPE)
+    written: list[int] = []
+    assert writer.stdout is not None
+    stream = writer.stdout
+    listener = threading.Thread(target=lambda: written.extend(int(line) for line in stream))
+    listener.start()
+    over = threading.Event()
+
+    def keep_compacting() -> None:
+        other = Store(store.location)
+        while not over.is_set():
+            compact(other, min_files=3)
+
+    threads = [threading.Thread(target=keep_compacting) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    looks, odd = 0, {name_of(number) for number in range(1, 160, 2)}
+    while writer.poll() is None or looks < 5:
+        expected = [name_of(number) for number in (*range(10), *written)]
+        present = store.present("trials")
+        assert not [name for name in expected if name not in present]
+        for table in ("trials", "diagnostics"):
+            found = store.read(table, expected)["trial_id"].to_pylist()
+            assert found == [one for one in expected if table == "trials" or one in odd]
+        looks += 1
+    over.set()
+    for thread in (listener, *threads):
+        thread.join()
+    assert len(written) == 60
+    compact(store, min_files=1)
+    quiet = filled(tmp_path / "quiet")
+    add(quiet, *range(100, 160))
+    assert contents(store) == contents(quiet)
+    assert len(pd.read_parquet(tmp_path / "s" / "trials")) == 72
+
+
+def test_two_compactions_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Free:
+        """A lease that does not keep others away, as if each took the other for dead."""
+
+        lost = False
+
+        def give_back(self) -> None:
+            pass
+
+    store = filled(tmp_path / "s", 8)
+    compact(store, min_files=1)
+    add(store, *range(20, 40))
+    before = contents(store)
+    monkeypatch.setattr(compaction.Leases, "take", lambda self, name: Free())
+    threads = [threading.Thread(target=compact, args=(Store(store.location), 1)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert store.names("measurements") == before["measurements"][0]
+    assert contents(store) == before
+    compact(store, min_files=1)
+    assert contents(store) == before and all(len(store.packs(table).all()) == 1 for table in TABLES)
+
+
+def test_while_another_process_compacts_nothing_is_done(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    lease = compaction.Leases(store).take(compaction.LEASE)
+    assert lease is not None and compact(store, min_files=1) == ""
+    lease.give_back()
+    assert compact(store, min_files=1) != ""
+
+
+# ---- damage ----
+
+
+def pack_path(store: Store, table: str) -> Path:
+    (one,) = (Path(store.location) / table / "packed").glob("*.parquet")
+    return one
+
+
+def harm(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF  # in the first row group
+    path.write_bytes(bytes(content) if damage == "flipped" else bytes(content[: len(content) // 2]))
+
+
+def again(store: Store) -> Store:
+    """As another process sees the store: what it knows of packs it found out itself."""
+    from cluster.results import packs
+
+    packs._opened.clear()
+    return Store(store.location)
+
+
+def asked(store: Store) -> list[str]:
+    return store.damaged([name_of(number) for number in range(10)], [f"{name_of(n)}-00000000" for n in range(10)])
+
+
+@pytest.mark.parametrize("table", ["trials", "curves", "measurements", "phases"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated"])
+def test_a_damaged_pack_is_replaced_by_its_copy(tmp_path: Path, table: str, damage: str) -> None:
+    store = filled(tmp_path / "s")
+    before = contents(store)
+    compact(store, min_files=1)
+    harm(pack_path(store, table), damage)
+    (sentence,) = asked(again(store))
+    assert f"{table}/packed/" in sentence and sentence.endswith("replaced by its copy, nothing is lost.")
+    assert contents(store) == before and asked(again(store)) == []
+    assert len(list((tmp_path / "s" / "damaged").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("trials", "6 of its 10 trials could be read and are kept, the others are run again"),
+        ("curves", "6 of its 10 curves could be read and are kept, the others are run again"),
+        ("measurements", "16 of its 20 measurements could be read and are kept, the others are evaluated again"),
+    ],
+)
+def test_of_a_pack_without_a_copy_what_can_be_read_is_kept(tmp_path: Path, table: str, told: str) -> None:
+    store = filled(tmp_path / "s")
+    compact(store, min_files=1)
+    path = pack_path(store, table)
+    (tmp_path / "s" / "copies" / table / path.name).write_bytes(b"PAR1")
+    harm(path, "flipped")
+    store = again(store)
+    (sentence,) = asked(store)
+    assert told in sentence
+    assert len(store.trials(store.names("trials"))) == (12 if table == "measurements" else 8)
+    assert len(store.names("measurements")) == (16 if table == "measurements" else 20)
+    assert asked(again(store)) == []
+    assert len(pd.read_parquet(tmp_path / "s" / table)) == store.read(table, store.names(table)).num_rows
+
+
+def test_a_pack_that_cannot_be_opened_at_all_is_set_aside(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    compact(store, min_files=1)
+    path = pack_path(store, "measurements")
+    (tmp_path / "s" / "copies" / "measurements" / path.name).unlink()
+    harm(path, "truncated")
+    store = again(store)
+    assert store.names("measurements") == []  # and nothing raises
+    (sentence,) = asked(store)
+    assert "what it held is not known: what a study lacks is made again" in sentence
+    assert asked(again(store)) == [] and set(store.trials(store.names("trials"))) == set(store.names("trials"))
+
+
+def test_damaged_pictures_are_read_past(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    compact(store, min_files=1)
+    names = store.names("previews")
+    harm(pack_path(store, "previews"), "flipped")
+    store = again(store)
+    assert asked(store) == [] and 0 < store.read("previews", names).num_rows < len(names)
+
+
+def test_a_lost_loose_curve_of_a_packed_trial_runs_it_again(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    compact(store, min_files=1)
+    store.write("curves", name_of(1), [])  # a loose file wins, and is damaged
+    (tmp_path / "s" / "curves" / f"{name_of(1)}.parquet").write_bytes(b"PAR1")
+    assert len(asked(store)) == 1
+    assert asked(store) == [] and name_of(1) in store.names("trials")  # the packed one is as good
+    pack_path(store, "curves").unlink()
+    (sentence,) = asked(again(store))
+    assert sentence.startswith("10 trials") and store.loose("trials") == set(store.names("trials"))
+
+
+# ---- versions ----
+
+
+def test_a_store_of_the_version_before_is_opened_and_marked(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    before = contents(store)
+    store.files.write("store.json", b'{"format": "denoise-studies", "version": 3}')
+    Store.existing(store.location)  # a worker changes nothing
+    assert b'"version": 3' in store.files.read("store.json")
+    assert contents(Store.open(store.location)) == before
+    assert f'"version": {VERSION}'.encode() in store.files.read("store.json")
+
+
+@pytest.mark.parametrize("version", [2, 99])
+def test_other_versions_are_refused(tmp_path: Path, version: int) -> None:
+    store = filled(tmp_path / "s", 1)
+    store.files.write("store.json", f'{{"format": "denoise-studies", "version": {version}}}'.encode())
+    for opened in (Store.open, Store.existing):
+        with pytest.raises(UserError, match=f"has version {version}, this program reads version {VERSION}: use the"):
+            opened(store.location)
