@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from heapq import merge
 from itertools import chain, combinations
 
@@ -51,8 +52,9 @@ def _packed(store: Store, lease: Lease, min_files: int) -> str:
         if lease.lost:  # this process stood still; the other one goes on
             break
         ready = {one for one in store.loose(table) if table not in OF_TRIALS or one.partition("-")[0] in done}
-        written, gone = _Compaction(store, table).run(ready, min_files)
-        files, count = files + gone, count + written
+        with suppress(FileNotFoundError):  # another process took packs away that were to be merged, so it goes on
+            written, gone = _Compaction(store, table).run(ready, min_files)
+            files, count = files + gone, count + written
     return f"Packed {files:,} files of the store into {count:,}." if files else ""
 
 

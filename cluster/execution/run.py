@@ -109,7 +109,19 @@ def _packing(count: int, concurrent: int, seconds: float) -> tuple[int, int]:
     return (count, concurrent) if runs <= concurrent else (per_run, runs)
 
 
+def _keep_credentials() -> None:
+    """Keeps Tune from sending this process's AWS keys to its trials, which Ray writes into logs and shows to everyone.
+
+    Every node has credentials of its own. The set is no part of Tune's interface; that it is empty of keys is tested.
+    """
+    from ray.tune.execution import class_cache
+
+    passed_on = getattr(class_cache, "ENV_VARS_TO_PROPAGATE", set())
+    passed_on -= {name for name in passed_on if name.startswith("AWS_")}
+
+
 def _tuner(settings: RunSettings, board: Any, work: Work, runs: int, concurrent: int) -> tune.Tuner:
+    _keep_credentials()
     trainable = tune.with_parameters(run_on_cluster, settings=settings, board=board)
     searching = work.search is not None
     return tune.Tuner(

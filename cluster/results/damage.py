@@ -66,18 +66,14 @@ def _set_aside(store: Store, first: str, second: str, name: str) -> str | None:
             if isinstance(error, FileNotFoundError) and (table == first or store.has(table, name)):
                 continue  # it is in a pack, or another process set it aside
             for one in dict.fromkeys((first, table)):
-                _move_aside(store, f"{one}/{name}.parquet")
+                with suppress(FileNotFoundError):  # another process set it aside
+                    store.files.move(f"{one}/{name}.parquet", _aside(f"{one}/{name}.parquet"))
             again = "trial is run" if first == "trials" else "evaluation is made"
             return (
                 f"{table}/{name}.parquet is damaged ({first_line(error)[:160]}): it was set aside in "
                 f"{store.location}/damaged, its {again} again, nothing else is lost."
             )
     return None
-
-
-def _move_aside(store: Store, relative: str) -> None:
-    with suppress(FileNotFoundError):  # another process set it aside
-        store.files.move(relative, _aside(relative))
 
 
 def _aside(relative: str) -> str:
@@ -103,18 +99,23 @@ def _mended(store: Store, table: str, wanted: Collection[str] | None) -> Iterato
 def _mend(store: Store, packs: Packs, name: str, pack: Pack | None, reason: str) -> str:
     """Replaces a damaged pack by its copy, or by what can be read of it."""
     path, copy = path_of(packs.table, name), packs.copy_of(name)
-    told = f"{path} is damaged ({reason}): it was set aside in {store.location}/damaged"
+    aside = _aside(path)
+    told = f"{path} is damaged ({reason}): it was set aside as {store.location}/{aside}"
+    if pack is None and copy is None:
+        with suppress(FileNotFoundError):  # another process set it aside
+            store.files.move(path, aside)
+        return f"{told}, and what it held is not known: what a study lacks is made again."
+    store.files.write(aside, store.files.read(path))  # its place is never empty: others may be reading
     if copy is not None:
-        store.files.write(_aside(path), store.files.read(path))  # the place is never empty: others may be reading
         packs.store(copy)
         return f"{told} and replaced by its copy, nothing is lost."
-    if pack is not None:
-        for _ in packs.write(_readable(pack)):
-            pass
-    _move_aside(store, path)
-    if pack is None:
-        return f"{told}, and what it held is not known: what a study lacks is made again."
+    assert pack is not None
+    written = [one.name for one in packs.write(_readable(pack))]
+    if name not in written:
+        packs.remove(pack)
     lost = set(pack.names) - store.present(packs.table)
+    if not lost:
+        return f"{told}; all that it held could be read and is kept, nothing is lost."
     return (
         f"{told}; {len(pack.names) - len(lost):,} of its {len(pack.names):,} {packs.table} could be read and are kept, "
         f"{CONSEQUENCES[packs.table]}."
