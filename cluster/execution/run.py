@@ -116,7 +116,7 @@ def _keep_credentials() -> None:
     """
     from ray.tune.execution import class_cache
 
-    passed_on = getattr(class_cache, "ENV_VARS_TO_PROPAGATE", set())
+    passed_on: set[str] = getattr(class_cache, "ENV_VARS_TO_PROPAGATE", set())
     passed_on -= {name for name in passed_on if name.startswith("AWS_")}
 
 

@@ -112,6 +112,7 @@ def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(cluster: Cluster, undisturb
     cluster.assert_free()
 
 
+@pytest.mark.timeout(600)
 def test_nodes_that_leave_or_die_and_a_driver_that_is_killed(undisturbed: Path, tmp_path: Path) -> None:
     if reason := Hosts.why_not():
         pytest.skip(reason)
