@@ -6,8 +6,9 @@
 
 The trials are those of ``studies/neighbor2neighbor_gamma.py`` with more values of gamma and more seeds, so that
 planning finds them; their rows are made up. All but the newest 300 are packed, a thousand at a time as they come.
-Everything is measured in a process of its own, without its imports; memory is the peak of that process. The exponents
-say how time grows from one size to the next: 1 is in proportion. The unpacked stores show what packs bring.
+Everything is measured in a process of its own, without its imports, in seconds of the clock and (in brackets) of the
+processor, which a busy machine disturbs less; memory is the peak of that process. The exponents say how the latter
+grow from one size to the next: 1 is in proportion. The unpacked stores show what packs bring.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ NEWEST, AT_ONCE = 300, 1_000
 IMAGES = [f"test{number:03d}" for number in range(1, 69)]
 STEPS = 1_500
 MEASURED = ("write", "list", "plan 12", "plan all", "report")
+Spent = tuple[float, float]
+"""Seconds of the clock and of the processor."""
 
 
 def arguments(gammas: int, seeds: int, store: str) -> list[str]:
@@ -117,14 +120,14 @@ PICTURES = {"clean": 5_500, "noisy": 8_150}
 """Bytes of the pictures that are the same for all trainings."""
 
 
-def build(gammas: int, seeds: int, store: str, packed: bool) -> dict[str, float]:
-    """Fills a store; the seconds of all compactions, of the last one, and their memory."""
+def build(gammas: int, seeds: int, store: str, packed: bool) -> dict[str, dict[str, float]]:
+    """Fills a store; what all compactions took, and the last one."""
     from cluster.results import files
 
     flush = files._flush
     files._flush = lambda stream: stream.flush()  # a power cut would only cost the benchmark
     made, rows = runner(gammas, seeds, store), Rows()
-    trials, spent = made.planner.grid(made.options.seeds), [{"seconds": 0.0, "peak_mb": 0.0}]
+    trials, spent = made.planner.grid(made.options.seeds), [{"seconds": 0.0, "cpu_s": 0.0, "peak_mb": 0.0}]
     newest = min(NEWEST, len(trials) * 3 // 10)
     for number, trial in enumerate(trials, 1):
         rows.write(made.store, trial)
@@ -132,16 +135,17 @@ def build(gammas: int, seeds: int, store: str, packed: bool) -> dict[str, float]
         if packed and left >= 0 and left % AT_ONCE == 0:
             spent.append(measured("compact", gammas, seeds, store))
     files._flush = flush
+    total = {name: sum(one[name] for one in spent) for name in ("seconds", "cpu_s")}
     return {
-        "compact all": sum(one["seconds"] for one in spent), "compact last": spent[-1]["seconds"],
-        "peak_mb": max(one["peak_mb"] for one in spent),
+        "compact all": {**total, "peak_mb": max(one["peak_mb"] for one in spent)},
+        "compact last": spent[-1],
     }  # fmt: skip
 
 
 # ---- what is measured, each in a process of its own ----
 
 
-def compact(gammas: int, seeds: int, store: str) -> float:
+def compact(gammas: int, seeds: int, store: str) -> Spent:
     from cluster.execution.compaction import compact as pack
     from cluster.results.store import Store
 
@@ -149,14 +153,15 @@ def compact(gammas: int, seeds: int, store: str) -> float:
     return seconds(lambda: pack(opened, min_files=1))
 
 
-def write(gammas: int, seeds: int, store: str) -> float:
+def write(gammas: int, seeds: int, store: str) -> Spent:
     """One trial, the median of twenty that replace the newest ones by the same."""
     made, rows = runner(gammas, seeds, store), Rows()
     newest = [one for one in made.planner.grid(made.options.seeds) if one.spec.trial_id in made.store.loose("trials")]
-    return statistics.median(seconds(lambda one=one: rows.write(made.store, one)) for one in newest[-20:])
+    spent = [seconds(lambda one=one: rows.write(made.store, one)) for one in newest[-20:]]
+    return statistics.median(one for one, _ in spent), statistics.median(one for _, one in spent)
 
 
-def listing(gammas: int, seeds: int, store: str) -> float:
+def listing(gammas: int, seeds: int, store: str) -> Spent:
     """All trials to a frame, and the mean over the seeds of every setting."""
     import pandas  # noqa: F401 - its import is not what is measured
 
@@ -171,7 +176,7 @@ def listing(gammas: int, seeds: int, store: str) -> float:
     return seconds(everything)
 
 
-def planning(gammas: int, seeds: int, store: str) -> float:
+def planning(gammas: int, seeds: int, store: str) -> Spent:
     """From the command line to the plan on the screen, all images read."""
     with tempfile.TemporaryDirectory() as folder:
         made = runner(1, 1, f"{folder}/store")  # what is imported late is not what is measured
@@ -189,7 +194,7 @@ def plan(made: Any) -> Any:
     return found
 
 
-def report(gammas: int, seeds: int, store: str) -> float:
+def report(gammas: int, seeds: int, store: str) -> Spent:
     """Page and verdict."""
     from cluster.report import collect, html  # noqa: F401 - Plotly's import is not what is measured
     from cluster.report.verdict import judge
@@ -199,16 +204,16 @@ def report(gammas: int, seeds: int, store: str) -> float:
     return seconds(lambda: str(judge(made._write_report(found)[0])))
 
 
-WHAT: dict[str, Callable[[int, int, str], float]] = {
+WHAT: dict[str, Callable[[int, int, str], Spent]] = {
     "compact": compact, "write": write, "list": listing, "plan all": planning, "report": report,
     "plan 12": lambda gammas, seeds, store: planning(4, 3, store),
 }  # fmt: skip
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def seconds(call: Callable[[], Any]) -> Spent:
+    began, worked = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - worked
 
 
 def measured(what: str, gammas: int, seeds: int, store: str) -> dict[str, float]:
@@ -234,8 +239,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.only:
-        spent = WHAT[flags.only](*flags.size, flags.keep)
-        print(json.dumps({"seconds": spent, "peak_mb": peak_mb()}))
+        spent, worked = WHAT[flags.only](*flags.size, flags.keep)
+        print(json.dumps({"seconds": spent, "cpu_s": worked, "peak_mb": peak_mb()}))
         return
     with tempfile.TemporaryDirectory() as folder:
         for packed in (True, False):
@@ -247,12 +252,7 @@ def all_of(count: int, folder: Path, packed: bool) -> dict[str, dict[str, float]
     """Everything that is measured of one size."""
     gammas, seeds = SIZES[count]
     store = folder / f"{count}-{'packed' if packed else 'loose'}"
-    found = {}
-    if not store.exists():
-        built = build(gammas, seeds, str(store), packed)
-        found = {
-            what: {"seconds": built[what], "peak_mb": built["peak_mb"]} for what in ("compact all", "compact last")
-        }
+    found = {} if store.exists() else build(gammas, seeds, str(store), packed)
     return found | {what: measured(what, gammas, seeds, str(store)) for what in MEASURED}
 
 
@@ -261,14 +261,16 @@ def show(results: list[tuple[int, dict[str, dict[str, float]]]], packed: bool) -
     for what in ("compact all", "compact last", *MEASURED):
         for (before, earlier), (count, found) in zip([(0, {}), *results], results, strict=False):
             if what in found and (packed or not what.startswith("compact")):
-                line = f"  {what:12} {count:7,} trials {found[what]['seconds']:9.3f} s {found[what]['peak_mb']:6.0f} MB"
-                print(line + growth(before, count, earlier.get(what), found[what]), flush=True)
+                one = found[what]
+                line = f"  {what:12} {count:7,} trials {one['seconds']:9.3f} s ({one['cpu_s']:8.3f})"
+                grown = growth(before, count, earlier.get(what), one)
+                print(f"{line} {one['peak_mb']:6.0f} MB{grown}", flush=True)
 
 
-def growth(before: int, count: int, earlier: dict[str, float] | None, found: dict[str, float]) -> str:
-    if earlier is None or not earlier["seconds"]:
+def growth(before: int, count: int, earlier: dict[str, float] | None, one: dict[str, float]) -> str:
+    if earlier is None or not earlier["cpu_s"]:
         return ""
-    return f"   grew with exponent {math.log(found['seconds'] / earlier['seconds']) / math.log(count / before):5.2f}"
+    return f"   grows with exponent {math.log(one['cpu_s'] / earlier['cpu_s']) / math.log(count / before):5.2f}"
 
 
 if __name__ == "__main__":

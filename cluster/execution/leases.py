@@ -194,6 +194,7 @@ def _started(pid: int) -> str:
         except PermissionError:
             return "running"
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in ("Z", "X") else fields[19]  # dead, but nobody has asked for its status yet
     except (OSError, IndexError):
         return ""

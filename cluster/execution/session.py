@@ -115,12 +115,28 @@ def _knock(address: str) -> None:
     if not host or not port.isdigit():
         raise UserError(f"--address {address} is no address of a Ray cluster: it looks like HOST:6379.")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        with socket.create_connection((host, int(port)), timeout=5) as head:
+            web = _speaks_http(head)
     except OSError as error:
         raise UserError(
             f"No Ray cluster answers at {address} ({error.strerror or error}): start one with "
             "`denoise-studies node --head`, correct --address (or RAY_ADDRESS), or leave it out to use this machine."
         ) from None
+    if web:
+        raise UserError(
+            f"At {address} answers a web server, perhaps the cluster's dashboard: --address is the port of its head, "
+            "usually 6379."
+        )
+
+
+def _speaks_http(connection: socket.socket) -> bool:
+    """Whether a plain web server is at the other end, which Ray would wait for without an end."""
+    connection.settimeout(1.0)
+    try:
+        connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        return connection.recv(8).startswith(b"HTTP/1")
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -147,7 +163,10 @@ def _refused(address: str, error: Exception) -> str:
             f"The cluster at {address} runs {theirs}, this program {mine}: install the same versions on both sides "
             "(pip install -c constraints.txt does)."
         )
-    return f"The Ray cluster at {address} did not let us in ({_first_line(error)}): check the address; {TOKEN_HINT}."
+    return (
+        f"The Ray cluster at {address} did not let us in ({_first_line(error)}): check the address; {TOKEN_HINT}; and "
+        "run this on a machine of the cluster, or hand it in with `ray job submit`."
+    )
 
 
 def _has_token() -> bool:

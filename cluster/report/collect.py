@@ -11,7 +11,7 @@ import pandas as pd
 
 from cluster.execution.one_training import VALIDATED
 from cluster.plan import CELL, Plan, PlannedTrial, training_label
-from cluster.report.figures import Bars, Curve
+from cluster.report.figures import Bars, Curve, evenly
 from cluster.report.results import COLUMNS, StudyResults
 from cluster.report.rows import spread, stored
 from cluster.results.schema import DONE, TABLES
@@ -128,13 +128,7 @@ def _first_seed(plan: Plan) -> list[str]:
     for trial in first.values():
         noise = trial.spec.data.test_noise or trial.spec.data.noise
         by_role.setdefault((trial.role, noise), []).append(trial.spec.evaluation_id)
-    return [one for names in by_role.values() for one in _evenly(names, SHOWN)]
-
-
-def _evenly(names: Sequence[str], most: int) -> list[str]:
-    """At most so many of them, the first and the last included."""
-    count = min(len(names), most)
-    return [names[round(place * (len(names) - 1) / max(1, count - 1))] for place in range(count)]
+    return [one for names in by_role.values() for one in evenly(names, SHOWN)]
 
 
 def _longest(cells: Sequence[PlannedTrial], plan: Plan) -> PlannedTrial:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,11 @@ from cluster.results.statistics import mean_interval, paired_difference
 if TYPE_CHECKING:
     from cluster.report.results import StudyResults
 
+Item = TypeVar("Item")
 EVEN = 8  # up to so many values are spaced evenly: 0, 2, 8, 20 stay readable
 IMAGE_BARS = 150
+SEEDS = 20  # so many single seeds are drawn at most
+LINES = 120  # learning curves of so many settings
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,14 @@ class AxisFigure:
 
 @dataclass(frozen=True)
 class LearningFigure:
-    """Mean validation values by step, per noise (``panels``): (title, the cells' lines, the references' lines)."""
+    """Mean validation values by step, per noise (``panels``): (title, the cells' lines, the references' lines).
+
+    ``left_out`` are lines of a noise that are too many to draw.
+    """
 
     panels: tuple[tuple[str, tuple[Series, ...], tuple[Series, ...]], ...]
     metric: str = "psnr"
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ def _line(results: StudyResults, grid: Grid, name: str, members: Sequence[Cell],
     lows, highs = tuple(i.low for i in trainings), tuple(i.high for i in trainings)
     seeds = tuple(
         Series(f"seed {seed}", x, tuple(float(array[row].mean()) for array in arrays))
-        for row, seed in enumerate(grid.seeds)
+        for row, seed in enumerate(grid.seeds[:SEEDS])
     )
     zero, printed = _paper(results, grid, baseline), [_paper(results, grid, cell) for cell in members]
     points = [(u, v[0] - zero[0]) for u, v in zip(x, printed, strict=True) if v and zero and v[1] == zero[1]]
@@ -230,7 +237,7 @@ def learning_figure(results: StudyResults, *, metric: str = "psnr") -> LearningF
     if rows.empty:
         return None
     reference = set(results.trials.loc[results.trials["role"] == "reference", "trial_id"])
-    panels = []
+    panels, left_out = [], 0
     for noise, group in rows.groupby("noise", sort=False, observed=True):
         lines: tuple[list[Series], list[Series]] = ([], [])
         for label, member in group.groupby("label", sort=False, observed=True):
@@ -239,8 +246,16 @@ def learning_figure(results: StudyResults, *, metric: str = "psnr") -> LearningF
             text = cells.reference_name(str(label)) if is_reference else str(label)
             band = tuple(tuple(float(v) for v in steps[c]) for c in ("mean", "min", "max"))
             lines[is_reference].append(Series(text, tuple(int(step) for step in steps.index), *band))
-        panels.append((cells.noise_name(str(noise)), tuple(lines[0]), tuple(lines[1])))
-    return LearningFigure(tuple(panels), metric)
+        drawn = evenly(lines[0], LINES)
+        left_out = max(left_out, len(lines[0]) - len(drawn))
+        panels.append((cells.noise_name(str(noise)), tuple(drawn), tuple(lines[1])))
+    return LearningFigure(tuple(panels), metric, left_out)
+
+
+def evenly(several: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly, the first and the last included."""
+    count = min(len(several), most)
+    return [several[round(place * (len(several) - 1) / max(1, count - 1))] for place in range(count)]
 
 
 def image_figures(results: StudyResults) -> list[ImageFigure]:

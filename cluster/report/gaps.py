@@ -10,6 +10,7 @@ from cluster.report.results import StudyResults
 from cluster.report.wording import join, plural
 
 LISTED = 4  # names that a sentence lists
+MOST_LISTED = 24  # of cells that are not judged all are named, unless there are very many
 
 
 def pairing(results: StudyResults, grid: Grid) -> list[str]:
@@ -49,5 +50,7 @@ def absent(results: StudyResults) -> tuple[str, ...]:
     done = results.trials[trained & (results.trials["role"] == "cell")]
     finished = {cells.cell_of(row) for row in done[list(results.axes)].itertuples(index=False)}
     lost = [] if cells.is_search(results) else [c for c in cells.planned_cells(results) if c not in finished]
-    names = join([cells.cell_label(results, cell) for cell in lost])
+    listed = lost if len(lost) <= MOST_LISTED else lost[:LISTED]
+    further = [f"{len(lost) - len(listed):,} others"] if len(lost) > len(listed) else []
+    names = join([*(cells.cell_label(results, cell) for cell in listed), *further])
     return (sentence, f"Without any finished training, and so not judged: {names}.") if lost else (sentence,)

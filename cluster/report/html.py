@@ -26,6 +26,7 @@ from denoise_core.diagnostics import FIGURES
 
 # The browser itself refuses every request: a report that a paper carries must not depend on, or tell, anyone.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+FAILED_SHOWN = 100
 PRINTING = """
 const plots = () => document.querySelectorAll('.plotly-graph-div');
 addEventListener('beforeprint', () => plots().forEach(p => Plotly.relayout(p, {width: 690, autosize: false})));
@@ -133,6 +134,8 @@ def _main_figures(results: StudyResults) -> str:
         printed = any(line.paper.x for panel in plain.panels for line in panel.lines)
         note += ", each value by itself; the paper's changes are on the same axis." if printed else "."
         note += " The tested values are evenly spaced." if plain.categorical and plain.joined else ""
+        drawn_seeds = max((len(line.seeds) for panel in plain.panels for line in panel.lines), default=0)
+        note += f" Single seeds are the first {drawn_seeds}." if drawn_seeds == figures.SEEDS else ""
         note += _notes(results, plain.metric, told)
         canvas = drawing.draw_axis(plain)
         title = cells.dataset_name(plain.dataset)
@@ -217,6 +220,7 @@ def _learning(results: StudyResults) -> str:
     drawn = []
     for index, plain in enumerate(figures.learning_figures(results)):
         note = f"Mean validation {measures.kind(plain.metric).title} over the seeds; the shade spans them."
+        note += f" {plain.left_out:,} settings between those shown are left out." if plain.left_out else ""
         name = f"learning-{plain.metric}" if index else "learning"
         drawn.append(figure(drawing.draw_learning(plain), name, note))
     return section("Learning curves", *drawn) if drawn else ""
@@ -304,18 +308,11 @@ def _deviations(results: StudyResults) -> str:
 
 def _failures(results: StudyResults) -> str:
     failed = results.trials[results.trials["status"] == "failed"].drop_duplicates("training_id")
-    rows = [
-        [
-            _text(row, "training_label"),
-            _text(row, "noise"),
-            _text(row, "seed"),
-            _text(row, "error"),
-            _text(row, "log_path"),
-        ]
-        for _, row in failed.iterrows()
-    ]
+    shown = ("training_label", "noise", "seed", "error", "log_path")
+    rows = [[_text(row, name) for name in shown] for _, row in failed.head(FAILED_SHOWN).iterrows()]
     head = ["training", "noise", "seed", "error", "log"]
-    return section("Failed trainings", table(head, rows, text=True)) if rows else ""
+    note = f'<p class="note">The first {FAILED_SHOWN} of {len(failed):,}.</p>' if len(failed) > len(rows) else ""
+    return section("Failed trainings", note, table(head, rows, text=True)) if rows else ""
 
 
 def _text(row: pd.Series, name: str) -> str:

@@ -53,6 +53,7 @@ def _comparison(plain: ComparisonTable) -> str:
     names = "".join(f"<th>{escape(name)}</th>" for names in columns.values() for name in names)
     rows = "".join(_comparison_row(plain, row) for row in plain.rows)
     counts = f"{plain.seeds} seed{'s' * (plain.seeds != 1)} × {plain.images} images"
+    counts += f"; the best cells, {plain.left_out:,} others are not shown" if plain.left_out else ""
     caption = f"{escape(str(plain.setting))} <small>({counts})</small>"
     return (
         f'<div class="scroll"><table><caption>{caption}</caption><thead><tr><th rowspan="2"></th>{groups}</tr>'

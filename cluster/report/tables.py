@@ -15,6 +15,7 @@ from cluster.report.verdict import compare
 from cluster.results.statistics import mean_interval
 
 FEW = 2  # metrics that all have columns for the paper
+MANY = 200  # of more cells than this a table shows the best, as it does of a search
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ComparisonTable:
     seeds: int
     images: int
     paper_dataset: str = ""
+    left_out: int = 0  # cells of a grid that are too many to show
 
     def compared(self, metric: str) -> bool:
         """Whether the metric has columns for the paper; of many metrics only those do that it prints."""
@@ -90,7 +92,7 @@ class Cost:
 
 
 def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) -> list[ComparisonTable]:
-    """A table per setting that has values under ``protocol``; of a search the ``top`` cells only."""
+    """A table per setting that has values under ``protocol``; of a search or very many cells the ``top`` ones only."""
     names = [metric for (metric,) in results.measured.values("metric", protocol=protocol)]
     metrics = tuple(sorted(names, key=lambda name: (name != results.metric, *measures.order(name))))
     tables = []
@@ -99,7 +101,8 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
         main = grids.get(results.metric)
         if main is None or not main.cells:
             continue
-        shown = main.ranked()[:top] if cells.is_search(results) else list(main.cells)
+        searched, many = cells.is_search(results), len(main.cells) > MANY
+        shown = main.ranked()[:top] if searched or many else list(main.cells)
         rows = [Row("noisy input", "noisy", {m: Number(grid.noisy) for m, grid in grids.items()})]
         best = _best(results, main)
         of_noise = [metric for metric in metrics if cells.of_noise(results, metric)]
@@ -118,7 +121,8 @@ def comparison_tables(results: StudyResults, protocol: str, *, top: int = 20) ->
         dataset = printed[0][1] if printed else ""
         rows += [_reference(results, grids, label, dataset or setting.dataset) for label in main.references]
         counts = (len(main.seeds), len(main.images))
-        tables.append(ComparisonTable(setting, protocol, metrics, tuple(rows), *counts, paper_dataset=dataset))
+        left_out = 0 if searched else len(main.cells) - len(shown)
+        tables.append(ComparisonTable(setting, protocol, metrics, tuple(rows), *counts, dataset, left_out))
     return tables
 
 

@@ -23,7 +23,7 @@ from cluster.results.schema import TABLES
 
 LIMIT = 64 * 2**20
 """Bytes of a pack: it is written from memory, and reading it all is no trouble."""
-GROUP_NAMES, GROUP_ROWS, GROUP_BYTES = 256, 65_536, 16 * 2**20
+GROUP_NAMES, GROUP_ROWS, GROUP_BYTES = 256, 16_384, 16 * 2**20
 """A row group ends with the name that reaches one of these: it is what is read for a name, and lost with a byte."""
 FEW_GROUPS = 4
 """Of a remote pack more row groups than these are not asked for one by one."""

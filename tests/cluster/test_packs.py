@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ import pytest
 
 from cluster.execution import compaction
 from cluster.execution.compaction import compact
+from cluster.plan import DataInUse, Plan, Planner
+from cluster.report.collect import collect
+from cluster.report.figures import Curve
+from cluster.report.html import page
 from cluster.results import files, pack, packs
 from cluster.results.schema import DONE, FAILED, PRUNED, TABLES, VERSION
 from cluster.results.store import Store
+from cluster.study import Study, grid
 from denoise_core.errors import UserError
+from denoise_core.method import method_class
 from tests.cluster.stores_toys import BEGAN, curve, measured, row
 from tests.s3 import BUCKET, Gate, server
 
@@ -160,8 +167,28 @@ def test_what_failed_can_be_done_later(tmp_path: Path) -> None:
     assert store.read("measurements", [f"{name_of(900)}-00000001"]).num_rows == 4
 
 
+def test_the_report_of_packed_trials_is_the_same_page(tmp_path: Path) -> None:
+    one = Study(name="toy", question="?", method="n2c", axes=[grid("lr", [0.001, 0.002])], plot=Curve(x="lr"))
+    data = [DataInUse(spec, (("train", "0"),)) for spec in one.data.specs("smoke", None)]
+    plan = Plan(Planner(one, method_class("n2c").recipes["smoke"], {}, data).grid((0, 1)))
+    store = Store.open(str(tmp_path / "s"))
+    for place, trial in enumerate(plan.trials):
+        name = trial.spec.trial_id
+        evaluated = {trial.spec.evaluation_id: (measured(name, [26.0 + place, 27.0, 25.0 - place]), [])}
+        store.write_trial(row(name, number=place), curve(name, {50: 24.0, 100: 25.0 + place}), evaluated)
+
+    def shown() -> str:
+        results = collect(one, plan.read(store), store, "smoke", "python toy.py", False)
+        assert results.measurements["value"].size == 24 and len(results.curves) == 8
+        return page(replace(results, created="now"))
+
+    before = shown()
+    compact(store, min_files=1)
+    assert shown() == before and store.loose("measurements") == set()
+
+
 def test_a_store_in_an_object_store_is_packed_too(gate: Gate) -> None:
-    store = filled(f"s3://{BUCKET}/packs")
+    store = filled(f"s3://{BUCKET}/packs", 4)
     before = contents(store)
     assert compact(store, min_files=1)
     assert contents(store) == before and not store.files.entries("copies")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.execution.placement import Cluster, Resources, lanes, waiting, workers_on
+from cluster.execution.session import _knock, _refused
 from cluster.execution.survey import Needs, Node, _judged, _look, check, versions
 from cluster.results.store import Store
 from denoise_core.errors import UserError
@@ -70,6 +73,40 @@ def test_clocks_and_disks_are_told() -> None:
     told = check([judged(answer(clock=time.time() - 300, free_disk=10**9))])
     assert len(told) == 2 and "300 s slow" in told[0] and "only 1.0 GB left" in told[1]
     assert check([judged(answer(clock=time.time() - 5), sent=time.time() - 10)]) == [], "it may have waited its turn"
+
+
+# ---- addresses ----
+
+
+def test_a_dashboard_is_not_the_head() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="answers a web server, perhaps the cluster's dashboard"):
+            _knock(f"127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("ray://head:10001", "through Ray Client .* a study would end with its connection"),
+        ("http://head:8265", "is not the address of a cluster's head"),
+        ("head", "is no address of a Ray cluster"),
+        ("127.0.0.1:1", "No Ray cluster answers at 127.0.0.1:1"),
+    ],
+)
+def test_addresses_that_are_none(address: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        _knock(address)
+
+
+def test_other_versions_of_a_cluster_are_told_both() -> None:
+    text = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.12.1\n"
+        "This process on 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    told = _refused("head:6379", RuntimeError(text))
+    assert "runs Ray 2.59.0 and Python 3.12.1, this program Ray 2.60.0 and Python 3.11.7: install the same" in told
 
 
 # ---- placement ----
