@@ -31,6 +31,8 @@ class Options:
     trials: int
     workers: int
     gpus: float
+    auto_gpus: bool
+    """Whether measured memory decides about ``gpus``."""
     cpus: float
     max_concurrent: int | None
     address: str | None
@@ -67,7 +69,9 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
     """Reads the command line. Raises UserError; ``--help`` and unknown flags end as argparse does."""
     flags = _parser(study).parse_args(list(arguments))
     workers = _at_least("--workers-per-trial", flags.workers_per_trial, 1)
-    gpus, address = flags.gpus_per_trial, flags.address or os.environ.get("RAY_ADDRESS") or None
+    auto = flags.gpus_per_trial == "auto"
+    gpus = float(workers) if auto else _number("--gpus-per-trial", flags.gpus_per_trial)
+    address = flags.address or os.environ.get("RAY_ADDRESS") or None
     budget: Budget = flags.budget or ("gpu" if gpus or torch.cuda.is_available() else "laptop")
     if gpus is None:
         gpus = float(workers) if budget in ("gpu", "paper") and (torch.cuda.is_available() or address) else 0.0
@@ -85,6 +89,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         trials=_at_least("--trials", flags.trials, 1),
         workers=workers,
         gpus=gpus,
+        auto_gpus=auto,
         cpus=cpus,
         max_concurrent=None if flags.max_concurrent is None else _at_least("--max-concurrent", flags.max_concurrent, 1),
         address=address,
@@ -123,7 +128,7 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--search", choices=("grid", "optuna"), default="grid", help="every cell, or suggestions with pruning")
     add("--trials", type=int, default=16, metavar="N", help="suggestions of --search optuna, earlier ones included")
     add("--workers-per-trial", type=int, default=1, metavar="N", help="processes that train one trial together")
-    add("--gpus-per-trial", type=float, metavar="X", help="GPUs of a trial, all workers together; fractions share one")
+    add("--gpus-per-trial", metavar="X", help="GPUs of a trial, all workers together; 0.5 shares one; auto: by memory")
     add("--cpus-per-trial", type=float, metavar="X", help="CPUs of a trial, all workers together (default: one each)")
     add("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as fit)")
     add("--address", metavar="HOST:PORT", help="a running Ray cluster (default: $RAY_ADDRESS, else this machine)")
@@ -174,6 +179,13 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _number(flag: str, text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise UserError(f"{flag} {text} is not understood: give a number, as 1 or 0.5, or auto.") from None
 
 
 def _at_least(flag: str, value: int, least: int) -> int:

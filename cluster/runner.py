@@ -280,11 +280,22 @@ class Runner:
             if not current.local:
                 for warning in check(survey(self.needs())):
                     self.console.warn(warning)
+            if options.auto_gpus:
+                resources = self._shared_gpu(resources, plan)
             with self._live.running():
                 return execute(
                     work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console,
                     may_grow=not current.local,
                 )  # fmt: skip
+
+    def _shared_gpu(self, resources: Resources, plan: Plan) -> Resources:
+        """With the share of a GPU that the settings' measured memory leaves to each worker."""
+        from cluster.execution.gpu_share import gpus_per_training
+
+        trials = self._corners() if self.options.search == "optuna" else plan.left
+        part, sentence = gpus_per_training([one.spec for one in trials], self.options.data_root)
+        self.console.say(sentence)
+        return replace(resources, gpus=part * resources.workers)
 
     def _tasks(self, plan: Plan) -> list[Any]:
         """What is left, the longest first, so that the last ones to end are short."""
