@@ -246,7 +246,7 @@ def test_the_store_keeps_what_there_is_and_the_report_finds_it(tmp_path: Path) -
          "training_noise": "gauss25", "label": f"rule = dwt, gamma = {gamma}"}
         for gamma in (0, 1)
     ]  # fmt: skip
-    frame = _of_trainings("diagnostics", table, pd.DataFrame(planned))
+    frame = _of_trainings(store, "diagnostics", ["a"], pd.DataFrame(planned))
     assert tuple(frame.columns) == COLUMNS["diagnostics"] and len(frame) == len(table)
     assert set(frame["label"]) == {"rule = dwt"} and set(frame["trial_id"]) == {"a-0"}
     assert told(dataclasses.replace(study(images=2), diagnostics=frame)).figures
