@@ -10,7 +10,7 @@ import torch
 
 from cluster.plan import PlannedTrial
 from denoise_core.assumptions import correlation_warning, measured_correlation, takes_pixels_as_independent
-from denoise_core.method import create, method_class
+from denoise_core.method import method_class, outline
 from denoise_core.noise.estimate import Correlation
 from denoise_core.noise.evaluation import recorded
 from denoise_core.noise.models import RECORDED
@@ -34,8 +34,7 @@ def check_trials(
         if (shape := _shape(spec)) in built:
             continue
         built.add(shape)
-        with torch.device("meta"):
-            method = create(spec.method, spec.config, spec.data.channels, spec.seed)
+        method = outline(spec.method, spec.config, spec.data.channels)
         images = replace(loaded[spec.contents], spec=spec.data)
         if spec.data.test_noise == RECORDED:  # may be the value of an axis
             for one in images.test:

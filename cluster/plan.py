@@ -158,7 +158,7 @@ class Planner:
 
 def _with_seed(trial: PlannedTrial, seed: int) -> PlannedTrial:
     """The same setting: its values were checked once."""
-    return trial if trial.spec.seed == seed else replace(trial, spec=replace(trial.spec, seed=seed))
+    return trial if trial.spec.seed == seed else replace(trial, spec=trial.spec.with_seed(seed))
 
 
 def with_fields(spec: DataSpec, fields: Mapping[str, Any]) -> DataSpec:

@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
 from optuna.trial import TrialState
 
 from cluster.cli import Options
-from cluster.execution.one_training import RUNGS, VALIDATION, last_measured, rung_steps
+from cluster.execution.one_training import RUNGS, VALIDATED, VALIDATION, last_measured, rung_steps
 from cluster.execution.suggestions import Outcome, SearchSettings, fits, means
-from cluster.plan import DataInUse, Plan, Planner
+from cluster.plan import DataInUse, Plan, PlannedTrial, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
 from cluster.study import Axis, Study
@@ -22,6 +23,9 @@ from denoise_core.errors import UserError, nearest
 from denoise_core.method import method_class
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import EVALUATION_FIELDS, DataSpec
+
+OF_OTHERS = ("trial_id", "group_id", "method", "status", "seed", "objective", "data_json", "config_json")
+"""What is asked of every trial of the store."""
 
 
 def search_settings(study: Study, planner: Planner, data: DataInUse, options: Options, store: Store) -> SearchSettings:
@@ -90,33 +94,58 @@ def known_outcomes(
     store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, plan: Plan
 ) -> list[Outcome]:
     """The search's own suggestions as far as they went, and settings that other studies left in the store."""
-    asked = suggested(store, settings)
-    outcomes = [_own(store, settings, planner, data, plan, number, params) for number, params in asked]
-    groups = {planner.trial(params, data, 0).spec.group_id for _, params in asked}
-    return outcomes + _others(store, settings, planner, data, groups)
+    asked = [
+        (number, params, [planner.trial(params, data, seed) for seed in settings.seeds])
+        for number, params in suggested(store, settings)
+    ]
+    groups = {trials[0].spec.group_id for _, _, trials in asked}
+    others = _others(store, settings, planner, data, groups)
+    ids = [one.spec.trial_id for _, _, trials in asked for one in trials]
+    measured = _Measured(store, settings, [*ids, *(row["trial_id"] for _, rows in others for row in rows)])
+    outcomes = [_own(measured, plan, number, params, trials) for number, params, trials in asked]
+    return outcomes + [one for params, rows in others if (one := _finished(measured, params, rows)) is not None]
+
+
+class _Measured:
+    """What trainings measured on validation images, read together: one by one they would take as long as all."""
+
+    def __init__(self, store: Store, settings: SearchSettings, ids: Sequence[str]):
+        self.settings = settings
+        self._steps = {one: row["total_steps"] for one, row in store.trials(ids, ["total_steps"]).items()}
+        self._curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        rows = store.read("curves", ids, ["trial_id", "step", "name", "value"])
+        for row in rows.filter(pc.starts_with(rows["name"], VALIDATED)).to_pylist():
+            self._curves[row["trial_id"]].append(row)
+
+    def values(self, ids: Sequence[str]) -> list[tuple[float, ...] | None]:
+        """The objectives' last values of each training; None where not all are numbers."""
+        return [self.settings.values(last_measured(self._curves[one])) for one in ids]
+
+    def rungs(self, ids: Sequence[str]) -> dict[int, float]:
+        """What the trainings of one suggestion measured, by number of the rung over all of them."""
+        found = {}
+        for index, one in enumerate(ids):
+            places = rung_steps(self._steps[one]) if one in self._steps else {}
+            for row in self._curves[one]:
+                if row["name"] == VALIDATION and row["step"] in places:
+                    found[index * self.settings.rungs + places[row["step"]]] = row["value"]
+        return found
 
 
 def _own(
-    store: Store,
-    settings: SearchSettings,
-    planner: Planner,
-    data: DataInUse,
-    plan: Plan,
-    number: int,
-    params: Mapping[str, Any],
+    measured: _Measured, plan: Plan, number: int, params: Mapping[str, Any], trials: Sequence[PlannedTrial]
 ) -> Outcome:
-    trials = [planner.trial(params, data, seed) for seed in settings.seeds]
     ids = [one.spec.trial_id for one in trials]
     rows = [plan.stored.get(one) for one in ids]
     statuses = [row["status"] if row else None for row in rows]
-    if settings.several:
-        values = _measured(store, [one for one, status in zip(ids, statuses, strict=True) if status == DONE], settings)
+    if measured.settings.several:
+        values = measured.values([one for one, status in zip(ids, statuses, strict=True) if status == DONE])
         if FAILED in statuses or None in values:
             return Outcome(number, params, TrialState.FAIL)
         if all(plan.status(one) == DONE for one in trials):
             return Outcome(number, params, TrialState.COMPLETE, values=means([one for one in values if one]))
         return Outcome(number, params, TrialState.WAITING)  # what another search pruned is trained to its end here
-    rungs = _rungs(store, ids, settings.rungs)
+    rungs = measured.rungs(ids)
     if PRUNED in statuses:
         return Outcome(number, params, TrialState.PRUNED, rungs=rungs)
     if FAILED in statuses:
@@ -126,11 +155,13 @@ def _own(
     return Outcome(number, params, TrialState.WAITING)
 
 
-def _others(store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, own: set[str]) -> list[Outcome]:
-    """Finished settings of other studies that this search could have suggested itself: starting points."""
+def _others(
+    store: Store, settings: SearchSettings, planner: Planner, data: DataInUse, own: set[str]
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Finished settings of other studies that this search could have suggested itself, with their trials by seed."""
     base = planner.trial({}, data, 0).spec
     by_group: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in store.read("trials", store.names("trials")).to_pylist():
+    for row in store.read("trials", store.names("trials"), OF_OTHERS).to_pylist():
         if row["method"] == base.method and row["status"] == DONE and row["seed"] in settings.seeds:
             by_group[row["group_id"]].append(row)
     found = []
@@ -140,35 +171,20 @@ def _others(store: Store, settings: SearchSettings, planner: Planner, data: Data
         if group in own or len(rows) < len(settings.seeds) or not fits(params, settings.space):
             continue
         if planner.trial(params, data, 0).spec.group_id == group:  # nothing but the searched parameters differs
-            ids = [row["trial_id"] for row in sorted(rows, key=lambda row: int(row["seed"]))]
-            if settings.several:
-                seeds = _measured(store, ids, settings)
-                if None not in seeds:
-                    mean = means([one for one in seeds if one])
-                    found.append(Outcome(None, params, TrialState.COMPLETE, values=mean))
-                continue
-            value = _mean([row["objective"] for row in rows])
-            found.append(Outcome(None, params, TrialState.COMPLETE, value, _rungs(store, ids, settings.rungs)))
+            found.append((params, sorted(rows, key=lambda row: int(row["seed"]))))
     return found
 
 
-def _measured(store: Store, ids: Sequence[str], settings: SearchSettings) -> list[tuple[float, ...] | None]:
-    """The objectives' last values of each training; None where not all are numbers."""
-    curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in store.read("curves", ids).to_pylist():
-        curves[row["trial_id"]].append(row)
-    return [settings.values(last_measured(curves[one])) for one in ids]
-
-
-def _rungs(store: Store, ids: Sequence[str], rungs: int) -> dict[int, float]:
-    """What the trainings of one suggestion measured, by number of the rung over all of them."""
-    places = {one: rung_steps(row["total_steps"]) for one, row in store.trials(ids).items()}
-    order = {one: index for index, one in enumerate(ids)}
-    return {
-        order[row["trial_id"]] * rungs + places[row["trial_id"]][row["step"]]: row["value"]
-        for row in store.read("curves", ids).to_pylist()
-        if row["name"] == VALIDATION and row["step"] in places.get(row["trial_id"], {})
-    }
+def _finished(measured: _Measured, params: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Outcome | None:
+    """A setting of another study as a starting point; None where an objective was not measured."""
+    ids = [row["trial_id"] for row in rows]
+    if not measured.settings.several:
+        value = _mean([row["objective"] for row in rows])
+        return Outcome(None, params, TrialState.COMPLETE, value, measured.rungs(ids))
+    seeds = measured.values(ids)
+    if None in seeds:
+        return None
+    return Outcome(None, params, TrialState.COMPLETE, values=means([one for one in seeds if one]))
 
 
 def _space(study: Study, one: str | Axis) -> tuple[str, Search]:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from denoise_core.config import MethodConfig
 from denoise_core.diagnostics import Diagnostic
@@ -259,3 +260,20 @@ def create(name: str, config: Mapping[str, Any], channels: int, seed: int) -> Me
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "weights").initial_seed())
         return kind(kind.Config.build(config, name), channels)
+
+
+def outline(name: str, config: Mapping[str, Any], channels: int, seed: int = 0) -> Method:
+    """A method without memory for its weights, to see whether it can be built and what its phases are."""
+    with torch.device("meta"), _Undrawn():
+        return create(name, config, channels, seed)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no weights: without memory for them, PyTorch would load a compiler to do so, which takes a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if args and getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0]
+        return func(*args, **(kwargs or {}))

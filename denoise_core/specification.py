@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from denoise_core.errors import UserError
@@ -20,7 +19,7 @@ from denoise_core.images.recorded import RecordedNoiseSource
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
 from denoise_core.images.transductive import with_test_images
 from denoise_core.images.windows import to_window
-from denoise_core.method import Recipe, create, method_class
+from denoise_core.method import Recipe, method_class, outline
 from denoise_core.noise.evaluation import recorded
 from denoise_core.noise.models import RECORDED, NoiseModel, simulated_noise
 from denoise_core.seeding import generator
@@ -245,12 +244,12 @@ class TrialSpec:
     @cached_property
     def trial_id(self) -> str:
         """16 hexadecimal digits: the hash of everything that the results depend on, hardware apart."""
-        return _digest({**self._group(), "seed": self.seed})
+        return _digest({**self._setting, "seed": self.seed})
 
     @cached_property
     def group_id(self) -> str:
         """The same for all seeds of one setting."""
-        return _digest(self._group())
+        return _digest(self._setting)
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -263,25 +262,29 @@ class TrialSpec:
     @cached_property
     def evaluation_id(self) -> str:
         """The trial's identity with what is chosen at inference: the name of its measurements."""
-        return evaluation_id(self.trial_id, self.params)
+        return f"{self.trial_id}-{self._params_digest}"
 
     @cached_property
     def links(self) -> tuple[Link, ...]:
         """The phases in order. A method without a lineage shares none, so its training is one link as a whole."""
-        with torch.device("meta"):
-            method = create(self.method, self.config, self.data.channels, self.seed)
-        found = stretches(method.phases(), self.recipe.steps)
-        if not method.lineage:
-            return (Link(found[-1].phase.name, found[-1].last, self.trial_id, self.group_id),)
+        found = _phases(self.method, json.dumps(self.config, sort_keys=True), self.data.channels, self.recipe.steps)
+        if not method_class(self.method).lineage:
+            return (Link(found[-1][0], sum(length for _, length, _ in found), self.trial_id, self.group_id),)
         links: list[Link] = []
         known = {"data", "training"}
-        for stretch in found:
-            known |= set(stretch.phase.depends)
-            length = stretch.last - stretch.first
+        for name, length, depends in found:
+            known |= set(depends)
             before = [(one.phase, one.steps) for one in links]
-            content = self._beginning(known, [*before, (stretch.phase.name, length)])
-            links.append(Link(stretch.phase.name, length, _digest({**content, "seed": self.seed}), _digest(content)))
+            content = self._beginning(known, [*before, (name, length)])
+            links.append(Link(name, length, _digest({**content, "seed": self.seed}), _digest(content)))
         return tuple(links)
+
+    def with_seed(self, seed: int) -> TrialSpec:
+        """The same setting with another seed. What all seeds share is not found out again."""
+        other = replace(self, seed=seed)
+        shared = ("_setting", "_params_digest", "group_id", "params")
+        other.__dict__.update({name: getattr(self, name) for name in shared})
+        return other
 
     @property
     def steps(self) -> int:
@@ -303,7 +306,12 @@ class TrialSpec:
             "recipe": {name: getattr(self.recipe, name) for name in ("precision", "channels_last", "compile")},
         }
 
-    def _group(self) -> dict[str, Any]:
+    @cached_property
+    def _params_digest(self) -> str:
+        return _digest(self.params)[:8]
+
+    @cached_property
+    def _setting(self) -> dict[str, Any]:
         recipe = asdict(self.recipe)
         recipe.pop("config")  # it went into the configuration
         inference = method_class(self.method).Config.inference_names()
@@ -315,6 +323,13 @@ class TrialSpec:
             "images": self.contents,
             "recipe": recipe,
         }
+
+
+@lru_cache(maxsize=4096)
+def _phases(method: str, config: str, channels: int, steps: int) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    """Name, steps and ``depends`` of each phase: the same for all seeds of a setting, and found by building it."""
+    found = stretches(outline(method, json.loads(config), channels).phases(), steps)
+    return tuple((one.phase.name, one.last - one.first, one.phase.depends) for one in found)
 
 
 def specify(

@@ -8,7 +8,7 @@ same again, so nothing is lost however writers, readers and even two compactions
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from heapq import merge
@@ -22,6 +22,7 @@ from cluster.results.store import Store
 
 MIN_FILES = 256
 """So many loose files of a table are worth a pack: fewer are read in a moment."""
+MANY_FILES = 10_000
 LEASE = "compaction"
 OF_TRIALS = ("trials", "curves", "diagnostics", "measurements", "previews")
 """Tables with names of trials, or of evaluations, which begin with the trial's."""
@@ -31,15 +32,19 @@ each LIMIT, and how often a row is written anew then grow as the logarithm of wh
 AT_ONCE = 256
 
 
-def compact(store: Store, min_files: int = MIN_FILES) -> str:
+def compact(store: Store, min_files: int = MIN_FILES, say: Callable[[str], None] | None = None) -> str:
     """Packs the tables that have at least ``min_files`` loose files to pack, and ends what an interrupted compaction
-    left: a sentence, empty where there was nothing to do or another process is at it. Raises StoreTrouble."""
+    left: a sentence, empty where there was nothing to do or another process is at it. ``say`` hears of it before, where
+    it takes a while. Raises StoreTrouble."""
     if not any(_worthwhile(store, table, min_files) for table in TABLES):
         return ""
     lease = Leases(store).take(LEASE)
     if lease is None:
         return ""
     try:
+        count = sum(len(store.loose(table)) for table in TABLES)
+        if say is not None and count >= MANY_FILES:
+            say(f"Packing the {count:,} files of the store: the first time this takes a while.")
         return _packed(store, lease, min_files)
     finally:
         lease.give_back()

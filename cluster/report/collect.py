@@ -13,7 +13,7 @@ from cluster.execution.one_training import VALIDATED
 from cluster.plan import CELL, Plan, PlannedTrial, training_label
 from cluster.report.figures import Bars, Curve, evenly
 from cluster.report.results import COLUMNS, StudyResults
-from cluster.report.rows import spread, stored
+from cluster.report.rows import Places, spread, stored
 from cluster.results.schema import DONE, TABLES
 from cluster.results.store import Store
 from cluster.study import Study
@@ -71,7 +71,7 @@ def collect(
 
 
 def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]:
-    spec, stored = trial.spec, plan.stored.get(trial.spec.trial_id, {})
+    spec, known = trial.spec, plan.stored.get(trial.spec.trial_id, {})
     return {
         "trial_id": spec.evaluation_id,
         "training_id": spec.trial_id,
@@ -83,7 +83,7 @@ def _row(trial: PlannedTrial, plan: Plan, axes: Sequence[str]) -> dict[str, Any]
         "noise": spec.data.test_noise or spec.data.noise,
         "training_noise": spec.data.noise,
         "status": plan.status(trial),
-        **{name: stored.get(name) for name in FROM_ROW},
+        **{name: known.get(name) for name in FROM_ROW},
         **{axis: trial.cell.get(axis) for axis in axes},
     }
 
@@ -99,10 +99,10 @@ def _joined(rows: pd.DataFrame, trials: pd.DataFrame, keys: Sequence[str]) -> pd
 
 def _of_evaluations(store: Store, ids: Sequence[str], trials: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """What was measured, with what was planned of it."""
-    columns, places = stored(store, "measurements", ids, MEASURED)
-    planned = trials.drop_duplicates("trial_id").set_index("trial_id").loc[list(ids)]
-    columns = {"trial_id": pd.Categorical.from_codes(places, categories=pd.Index(ids, dtype=object)), **columns}
-    return pd.DataFrame(columns | {key: spread(planned[key], places) for key in keys}, copy=False)
+    rows = stored(store, "measurements", ids, MEASURED)
+    planned, places = _planned(rows, trials, "trial_id")
+    joined = {name: rows[name].array for name in rows.columns} | {key: spread(planned[key], places) for key in keys}
+    return pd.DataFrame(joined, copy=False)
 
 
 def _of_trainings(
@@ -110,12 +110,19 @@ def _of_trainings(
 ) -> pd.DataFrame:
     """Rows of trainings, each under the id of its first evaluation and without what was chosen at inference."""
     own = [name for name in COLUMNS[table] if name in TABLES[table].names and name != "trial_id"]
-    columns, places = stored(store, table, ids, own, only)
-    shown = trials.drop_duplicates("training_id").set_index("training_id").loc[list(ids)]
+    rows = stored(store, table, ids, own, only)
+    planned, places = _planned(rows, trials, "training_id")
     # validation sees the noise of the training
     of = {"trial_id": "trial_id", "label": "training_label", "seed": "seed", "noise": "training_noise"}
-    columns |= {name: spread(shown[column], places) for name, column in of.items()}
-    return pd.DataFrame({name: columns[name] for name in COLUMNS[table]}, copy=False)
+    joined = {name: rows[name].array for name in rows.columns}
+    joined |= {name: spread(planned[column], places) for name, column in of.items()}
+    return pd.DataFrame({name: joined[name] for name in COLUMNS[table]}, copy=False)
+
+
+def _planned(rows: pd.DataFrame, trials: pd.DataFrame, key: str) -> tuple[pd.DataFrame, Places]:
+    """What was planned of each of the ids that ``rows`` have, and for each row where it is there."""
+    ids = rows["trial_id"].astype("category").cat
+    return trials.drop_duplicates(key).set_index(key).reindex(ids.categories), ids.codes.to_numpy()
 
 
 def _first_seed(plan: Plan) -> list[str]:

@@ -111,10 +111,10 @@ def _status(results: StudyResults) -> str:
     for status, text in (("failed", "failed"), ("pruned", "stopped early"), ("missing", "not run yet")):
         if counts.get(status, 0):
             shown.append((str(counts[status]), text, status != "pruned"))
-    images = results.measurements.drop_duplicates(["dataset", "image_id"])
     devices = [str(device) for device in results.trials["device"].dropna().unique() if str(device)]
     shown += [(results.budget, "budget", False), (str(ours["seed"].nunique()), "seeds", False)]
-    shown += [(str(len(images)), "test images", False)] if len(images) else []
+    images = results.measured.images
+    shown += [(str(images), "test images", False)] if images else []
     spent = trainings["train_s"].fillna(0) - trainings["shared_s"].fillna(0)  # what several need is trained once
     shown += [(duration(float(spent.sum())), "training time of this study", False)]
     shown += [(", ".join(devices), "device", False)] if devices else []

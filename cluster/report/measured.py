@@ -51,6 +51,13 @@ class Measured:
         return self.all.iloc[np.flatnonzero(fitting[self._codes])] if len(fitting) else self.all
 
     @cached_property
+    def images(self) -> int:
+        """How many test images there are."""
+        dataset, image = (self.all[name].astype("category").cat for name in ("dataset", "image_id"))
+        pairs = dataset.codes.to_numpy() * np.int32(len(image.categories) + 1) + image.codes.to_numpy()
+        return len(pd.unique(pairs))
+
+    @cached_property
     def trials(self) -> pd.DataFrame:
         """One row of each evaluation: what does not differ between its rows."""
         return self.all[~self.all["trial_id"].duplicated()]

@@ -1,4 +1,4 @@
-"""Rows of many names of a store as columns that are small in memory: texts are categories from the start."""
+"""Rows of many names of a store as a frame that is small in memory: texts are categories from the start."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cluster.results.pack import ranges
 from cluster.results.schema import TABLES
 from cluster.results.store import Store
 
-Places = npt.NDArray[np.int32]
+Places = npt.NDArray[np.signedinteger[Any]]
 
 
 def stored(
     store: Store, table: str, ids: Sequence[str], columns: Sequence[str], only: tuple[str, str] | None = None
-) -> tuple[dict[str, Any], Places]:
-    """``columns`` of the rows of ``ids``, in their order, and for each row the place of its name in ``ids``.
+) -> pd.DataFrame:
+    """``columns`` of the rows of ``ids``, in their order, with the id of each row as ``trial_id``.
 
     ``only`` names a column of texts and how these must begin; other rows are left out.
     """
@@ -49,11 +49,12 @@ def stored(
     of, sizes = np.array(names, np.int32), np.concatenate(counts or [np.zeros(0, np.int64)])
     order = np.argsort(of)
     rows = ranges((np.cumsum(sizes) - sizes)[order], sizes[order])
-    gathered: dict[str, Any] = {}
+    whose = np.repeat(_small(of[order]), sizes[order])
+    gathered: dict[str, Any] = {"trial_id": pd.Categorical.from_codes(whose, categories=pd.Index(ids, dtype=object))}
     for name in columns:  # one at a time: their parts are given back
         values = np.concatenate(parts.pop(name) or [np.zeros(0, np.int32 if name in texts else np.float64)])[rows]
         gathered[name] = texts[name].categories(values) if name in texts else values
-    return gathered, np.repeat(of[order], sizes[order])
+    return pd.DataFrame(gathered, copy=False)
 
 
 def spread(column: pd.Series, places: Places) -> Any:

@@ -1,7 +1,8 @@
 """Damage in a store: found before a study is planned, set aside, and told in a sentence each.
 
 Of a loose file it costs what the file holds. A pack is replaced by its second copy; where that is damaged too, what can
-be read of it is kept. On an object store packs are not read for this: it checks what it keeps by itself.
+be read of it is kept. On an object store packs are left alone: it checks what it keeps by itself, and what cannot be
+read there is more often a matter of access.
 """
 
 from __future__ import annotations
@@ -87,9 +88,11 @@ def _mended(store: Store, table: str, wanted: Collection[str] | None) -> Iterato
     """Mends the damaged packs of a table, as far as they hold anything that is ``wanted`` (None: all)."""
     packs = store.packs(table)
     opened, closed = packs.look()
+    if store.local is None:
+        return
     for name, error in closed.items():
         yield _mend(store, packs, name, None, first_line(error))
-    for pack in opened if store.local is not None else ():
+    for pack in opened:
         if wanted is None or any(name in pack.places for name in wanted):
             with suppress(FileNotFoundError):  # merged into another one meanwhile
                 if not pack.sound:

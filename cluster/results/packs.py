@@ -44,7 +44,7 @@ class Packs:
                 for name in self._listed():
                     try:
                         found.append(self._open(name))
-                    except (FileNotFoundError, StoreTrouble):
+                    except (FileNotFoundError, PermissionError, StoreTrouble):
                         raise
                     except DAMAGE as error:
                         damaged[name] = error

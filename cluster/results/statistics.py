@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def mean_interval(a: Array, *, level: float = 0.95, resamples: int = 10_000, see
         raise ValueError(f"expected finite values of shape (seeds, images), got shape {values.shape}")
     if not 0 < level < 1:
         raise ValueError(f"a level lies between 0 and 1, not {level}")
-    means = _resampled_means(values, level, resamples, np.random.default_rng(seed))
+    means = _resampled_means(values, level, resamples, seed)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(values.mean()), float(low), float(high), level, *values.shape)
@@ -109,17 +110,23 @@ def needed(difference: Array, *, level: float = 0.95) -> tuple[int, int] | None:
     return None
 
 
-def _resampled_means(values: Array, level: float, resamples: int, generator: np.random.Generator) -> Array:
+def _resampled_means(values: Array, level: float, resamples: int, seed: int) -> Array:
     """Means of ``resamples`` tables, each with its own draw of the rows and of the columns."""
     grand = values.mean()
     rows = values.mean(axis=1, keepdims=True) - grand
     columns = values.mean(axis=0, keepdims=True) - grand
     # `values` plus what the two stretches add to the effects; the unexplained rest is left as it is
     stretched = values + (_stretch(len(values), level) - 1) * rows + (_stretch(values.shape[1], level) - 1) * columns
-    row_weights = _weights(len(values), resamples, generator)
-    column_weights = _weights(values.shape[1], resamples, generator)
+    row_weights, column_weights = _both_weights(*values.shape, resamples, seed)
     means: Array = ((row_weights @ stretched) * column_weights).sum(axis=1)
     return means
+
+
+@lru_cache(maxsize=8)
+def _both_weights(rows: int, columns: int, resamples: int, seed: int) -> tuple[Array, Array]:
+    """The weights of rows and of columns, kept: a report asks hundreds of times for tables of one shape."""
+    generator = np.random.default_rng(seed)
+    return _weights(rows, resamples, generator), _weights(columns, resamples, generator)
 
 
 def _weights(count: int, resamples: int, generator: np.random.Generator) -> Array:

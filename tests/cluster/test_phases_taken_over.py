@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load, save
 
 from cluster.execution.one_training import RUNGS, Ended
+from cluster.execution.suggestions import SearchSettings
 from cluster.results.schema import DONE
 from cluster.results.store import Store
-from cluster.searching import _rungs
+from cluster.searching import _Measured
 from denoise_core.method import create
 from denoise_core.specification import TrialSpec
 from denoise_core.trainer import Trainer
@@ -154,7 +155,8 @@ def test_a_search_finds_the_rungs_of_a_stored_trial(store: Store) -> None:
     assert train(WANTED, store, line) is Ended.DONE
     at = {step: value for _, step, value in curves(store, WANTED)}
     told = {rung: at[step] for step, rung in line.heard if rung is not None}
-    assert _rungs(store, [WANTED.trial_id], len(RUNGS)) == told
+    settings = SearchSettings("search", "toy", {}, 1, (0,), len(RUNGS))
+    assert _Measured(store, settings, [WANTED.trial_id]).rungs([WANTED.trial_id]) == told
 
 
 def test_a_trial_whose_phases_are_all_stored_is_evaluated_without_training(
