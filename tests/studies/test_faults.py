@@ -113,7 +113,7 @@ def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(cluster: Cluster, undisturb
 
 
 @pytest.mark.timeout(600)
-def test_nodes_that_leave_or_die_and_a_driver_that_is_killed(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_node_that_leaves_and_is_unplugged(undisturbed: Path, tmp_path: Path) -> None:
     if reason := Hosts.why_not():
         pytest.skip(reason)
     store = tmp_path / "store"
@@ -125,21 +125,13 @@ def test_nodes_that_leave_or_die_and_a_driver_that_is_killed(undisturbed: Path, 
         hosts.wait_for_nodes(3)
         command += ["--address", hosts.head_address]
 
-        def begin() -> subprocess.Popen[str]:
-            return hosts.run(0, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-        process = begin()
+        process = hosts.run(0, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_for(process, lambda: finished(store) >= 1)
         hosts.drain_node(1, 10)
         wait_for(process, lambda: finished(store) >= 3)
         hosts.kill_node(1)
         hosts.start_node(1)
-        wait_for(process, lambda: finished(store) >= 5)
-        process.kill()
-        process.wait()
-        process = begin()
-        printed = process.communicate(timeout=200)[0]
-        assert process.returncode == 0, printed
+        assert process.wait(timeout=300) == 0
         hosts.assert_free()
     pd.testing.assert_frame_equal(values(store), values(undisturbed), check_exact=True)
     rows = pd.read_parquet(store / "trials")
