@@ -8,6 +8,7 @@ import json
 import os
 import webbrowser
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from cluster.report.results import StudyResults
 
 OK, FAILURES = 0, 1
+MANY_LOOSE = 1_000
+"""Files of a table that are packed at the end of a study, without being asked to."""
 RELOAD_S = 30
 """After how many seconds the page of a running study loads itself anew."""
 
@@ -77,6 +80,7 @@ class Runner:
                 for fault in checkpoint_faults(self.store, sorted(unfinished)):
                     self.console.warn(fault)
                 finished = self._execute(plan, seconds)
+                self._pack()
                 plan = self._plan()
             else:
                 self.console.say("Everything is stored already: nothing to train.")
@@ -287,6 +291,14 @@ class Runner:
                     work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console,
                     may_grow=not current.local,
                 )  # fmt: skip
+
+    def _pack(self) -> None:
+        """Packs what lies loose, where that is a lot: thousands of small files are slow to plan against."""
+        from cluster.execution.compaction import compact
+
+        with suppress(OSError):  # the next study does it
+            if answer := compact(self.store, MANY_LOOSE):
+                self.console.say(answer, style="dim")
 
     def _shared_gpu(self, resources: Resources, plan: Plan) -> Resources:
         """With the share of a GPU that the settings' measured memory leaves to each worker."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     """Waits until ``ready``, reading on so that the pipe does not fill."""
     assert process.stdout is not None
     threading.Thread(target=process.stdout.read, daemon=True).start()
-    for _ in range(600):
+    for _ in range(2400):
         if ready() or process.poll() is not None:
             break
         time.sleep(0.1)
@@ -118,7 +119,8 @@ def test_a_node_that_leaves_and_is_unplugged(undisturbed: Path, tmp_path: Path) 
         pytest.skip(reason)
     store = tmp_path / "store"
     command = [sys.executable, str(ROOT / "studies" / SCRIPT), "--budget", "smoke", *LONG, "--store", str(store)]
-    with Hosts(tmp_path / "hosts", 2) as hosts:
+    # sockets need short paths
+    with tempfile.TemporaryDirectory(prefix="h-", dir="/tmp") as folder, Hosts(Path(folder) / "h", 2) as hosts:
         hosts.start_head()
         for node in (1, 2):
             hosts.start_node(node)

@@ -32,12 +32,12 @@ def holding(folder: Path) -> list[str]:
 
 def test_an_outage_is_waited_out_and_the_secret_is_written_nowhere(gate: Gate, tmp_path: Path) -> None:
     location, here = f"s3://{BUCKET}/study", tmp_path / "here"
-    for name in ("here", "home", "tmp"):
+    for name in ("here", "home"):
         (tmp_path / name).mkdir()
-    ray = Path("/tmp") / f"s3-{os.getpid()}"  # Ray's sockets need short paths
-    ray.mkdir()
+    ray = Path("/tmp") / f"s3-{os.getpid()}"  # sockets need short paths
+    (ray / "tmp").mkdir(parents=True)
     variables = {name: value for name, value in os.environ.items() if name not in ("DENOISE_DATA", "RAY_ADDRESS")}
-    variables |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"), "RAY_TMPDIR": str(ray)}
+    variables |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(ray / "tmp"), "RAY_TMPDIR": str(ray)}
     script = str(ROOT / "studies" / "neighbor2neighbor_gamma.py")
     command = [sys.executable, script, "--budget", "smoke", "--seeds", "1", "--set", "gamma=0,2", "--store", location]
     command += ["--references", "none", "--steps", "400", "--max-concurrent", "1"]
