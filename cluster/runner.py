@@ -8,7 +8,6 @@ import json
 import os
 import webbrowser
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -296,8 +295,12 @@ class Runner:
         """Packs what lies loose, where that is a lot: thousands of small files are slow to plan against."""
         from cluster.execution.compaction import compact
 
-        with suppress(OSError):  # the next study does it
-            if answer := compact(self.store, MANY_LOOSE):
+        try:
+            answer = compact(self.store, MANY_LOOSE, self.console.say)
+        except OSError as error:
+            self.console.warn(f"The store could not be packed; the next study tries again. {error}")
+        else:
+            if answer:
                 self.console.say(answer, style="dim")
 
     def _shared_gpu(self, resources: Resources, plan: Plan) -> Resources:
