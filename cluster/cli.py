@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -77,7 +78,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         gpus = float(workers) if budget in ("gpu", "paper") and (torch.cuda.is_available() or address) else 0.0
     cpus = flags.cpus_per_trial if flags.cpus_per_trial is not None else float(workers)
     for name, value in (("--gpus-per-trial", gpus), ("--cpus-per-trial", cpus)):
-        if value < 0 or (name == "--cpus-per-trial" and value == 0):
+        if not 0 <= value < math.inf or (name == "--cpus-per-trial" and value == 0):
             raise UserError(f"{name} {value:g} is not allowed: give a positive number.")
     data = {
         name: value for name in ("train", "clean", "test", "channels") if (value := getattr(flags, name)) is not None
