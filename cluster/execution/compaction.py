@@ -23,6 +23,7 @@ from cluster.results.store import Store
 MIN_FILES = 256
 """So many loose files of a table are worth a pack: fewer are read in a moment."""
 MANY_FILES = 10_000
+"""Packing more takes long enough to say so before."""
 LEASE = "compaction"
 OF_TRIALS = ("trials", "curves", "diagnostics", "measurements", "previews")
 """Tables with names of trials, or of evaluations, which begin with the trial's."""
@@ -96,7 +97,7 @@ class _Compaction:
         if not new and not overlapping:
             return 0, len(again)
         merged = [*overlapping, *self._small([one for one in held if one not in overlapping], len(new))]
-        parts = merge(self._loose(new), *map(_parts, merged), key=lambda part: part[0])
+        parts = merge(self._loose(new), *(pack.parts() for pack in merged), key=lambda part: part[0])
         written = list(self.packs.write(_once(parts)))
         names = _union(written)
         self._delete(names.intersection(new))
@@ -168,11 +169,6 @@ def _sound(pack: Pack) -> bool:
         return pack.sound
     except FileNotFoundError:  # merged into another one meanwhile
         return False
-
-
-def _parts(pack: Pack) -> Iterator[Part]:
-    for block in pack.blocks(pack.names):
-        yield from block.parts()
 
 
 def _once(parts: Iterator[Part]) -> Iterator[Part]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cluster.results.files import StoreTrouble, first_line
-from cluster.results.pack import DAMAGE, Pack, Part, path_of
+from cluster.results.pack import DAMAGE, Pack, path_of
 from cluster.results.packs import Packs
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _mend(store: Store, packs: Packs, name: str, pack: Pack | None, reason: str)
         packs.store(copy)
         return f"{told} and replaced by its copy, nothing is lost."
     assert pack is not None
-    written = [one.name for one in packs.write(_readable(pack))]
+    written = [one.name for one in packs.write(pack.parts())]
     if name not in written:
         packs.remove(pack)
     lost = set(pack.names) - store.present(packs.table)
@@ -123,11 +123,6 @@ def _mend(store: Store, packs: Packs, name: str, pack: Pack | None, reason: str)
         f"{told}; {len(pack.names) - len(lost):,} of its {len(pack.names):,} {packs.table} could be read and are kept, "
         f"{CONSEQUENCES[packs.table]}."
     )
-
-
-def _readable(pack: Pack) -> Iterator[Part]:
-    for block in pack.blocks(pack.names):
-        yield from block.parts()
 
 
 def _without_curves(store: Store, ids: Collection[str]) -> set[str]:

@@ -76,6 +76,11 @@ class Pack:
         """Whether it is as it was written, found out once in a process. Raises FileNotFoundError."""
         return digest(self.files.read(self.path)) == self.name
 
+    def parts(self) -> Iterator[Part]:
+        """Name by name, what can be read."""
+        for block in self.blocks(self.names):
+            yield from block.parts()
+
     def blocks(
         self, names: Collection[str], columns: Sequence[str] | None = None, coded: bool = False
     ) -> Iterator[Block]:
