@@ -1,0 +1,229 @@
+"""The noise of a set of images, measured from noisy images alone and told in words.
+
+Every number is in units of [0, 1]. What is measured of single images sees the noise through what the scene leaves of it,
+so it is exact only for repeated frames of a scene, whose differences have no scene.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from denoise_core.errors import UserError
+from denoise_core.noise.autocorrelation import Spatial, spatial
+from denoise_core.noise.estimate import Correlation, noise_correlation
+from denoise_core.noise.levels import (
+    Line,
+    exact_variance_by_intensity,
+    fit_line,
+    flattest,
+    tile_table,
+    variance_by_intensity,
+    variance_of_frames,
+)
+from denoise_core.noise.repeats import ZeroMean, zero_mean
+from denoise_core.noise.traces import clipped, data_ends, jpeg_grid, smallest_step
+from denoise_core.noise.wording import sentences
+
+LEAST_SIDE = 16
+"""Edge of the smallest image that is measured, in pixels."""
+MOST_IMAGES, PART, PARTS = 200, 512, 4
+"""Images that are looked at, evenly chosen, and of those larger than four parts of 512 pixels a side, so many parts."""
+CHANGES = 1.25
+"""Noise whose variance differs by less than this factor over the intensities that occur counts as the same."""
+
+Kind = TypeVar("Kind")
+__all__ = ["Correlation", "NoiseReport", "ZeroMean", "noise_report"]
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """What the noise of some images measures; intensities in [0, 1].
+
+    ``sigma`` is the standard deviation of the noise at the median intensity. Its variance is ``offset`` + ``gain`` *
+    intensity, a robust fit to ``curve``, the (intensity, standard deviation) of bins; ``slope_sure``: the interval of
+    the gain excludes zero. ``autocorrelation`` is a square of lags with 1 in its middle. ``channel_correlation`` is the
+    mean over the pairs of channels, None for gray images. ``clipped_low`` and ``clipped_high`` are the parts of the
+    pixels at the least and the largest value that occurs, which are ``ends``. ``step`` is the smallest step between
+    values, 0 where they are continuous. ``jpeg_grid`` is by how much gradients are larger across a grid of 8 x 8 than
+    within. ``zero_mean`` is known where repeated frames exist. ``spread`` are the 10th and 90th percentile of the
+    images' own ``sigma``; ``median`` is the median intensity.
+    """
+
+    images: int
+    channels: int
+    sizes: tuple[tuple[int, int], ...]
+    sigma: float
+    offset: float
+    gain: float
+    slope_sure: bool
+    curve: tuple[tuple[float, float], ...]
+    correlation: Correlation
+    autocorrelation: tuple[tuple[float, ...], ...]
+    channel_correlation: float | None
+    clipped_low: float
+    clipped_high: float
+    step: float
+    jpeg_grid: float
+    jpeg: bool
+    zero_mean: ZeroMean | None
+    spread: tuple[float, float] = (0.0, 0.0)
+    ends: tuple[float, float] = (0.0, 1.0)
+    median: float = 0.5
+
+    @property
+    def exact(self) -> bool:
+        """Whether level and correlation come from differences of aligned frames, not from single images."""
+        return self.zero_mean is not None and self.zero_mean.aligned
+
+    @property
+    def pixel_independent(self) -> bool:
+        """Whether neighbouring pixels' noise measures uncorrelated."""
+        return not self.correlation.correlated
+
+    @property
+    def signal_independent(self) -> bool:
+        """Whether the variance does not change with the intensity, by more than can be told and by a quarter."""
+        return not self.slope_sure or self.variance_ratio < CHANGES
+
+    @property
+    def variance_ratio(self) -> float:
+        """The largest variance on the fitted line over the smallest, between the intensities of the curve."""
+        line = Line(self.offset, self.gain, self.slope_sure)
+        ends = [line.variance(self.curve[place][0]) for place in (0, -1)]
+        return max(ends) / max(min(ends), 1e-3 * max(ends), 1e-12)
+
+    def sentences(self) -> list[str]:
+        """What it says in words, each sentence with its number."""
+        return sentences(self)
+
+
+def noise_report(images: Sequence[Tensor], repeats: Sequence[Sequence[Tensor]] = ()) -> NoiseReport:
+    """Measures noisy images (C, H, W) float32 in [0, 1] of any size; the same images give the same report.
+
+    ``repeats`` are, for each of some scenes, frames of it with noise of their own: with them, level, variance against
+    intensity and correlation come from differences of frames, unless these are not aligned. At most 200 images and
+    scenes are looked at, evenly chosen, and of large images 16 parts of 512 x 512.
+
+    Raises UserError for no images, another number of channels in some, NaN or infinite pixels, constant images, and
+    images below 16 x 16; of repeats, for scenes of one frame and frames of different shape.
+    """
+    scenes = [list(scene) for scene in repeats]
+    _check(images, scenes)
+    shown = _evenly(images)
+    ends = data_ends(shown)
+    parts = [part for image in shown for part in _parts(image)]
+    looked_at = [_parts_of_scene(scene) for scene in _evenly(scenes)]
+    together = [group for scene in looked_at for group in scene]
+    single = _of_images(parts, ends)
+    means = zero_mean(_evenly(scenes), single.sigma) if scenes else None
+    measured = single
+    if means is not None and means.aligned:
+        measured = _of_frames(together, ends)
+        means = zero_mean(_evenly(scenes), measured.sigma)
+    ratio, jpeg = jpeg_grid(shown)
+    low, high = clipped(shown, ends)
+    line = measured.line
+    return NoiseReport(
+        images=len(images), channels=images[0].shape[0],
+        sizes=tuple(sorted({(image.shape[1], image.shape[2]) for image in images})),
+        sigma=measured.sigma, offset=line.offset, gain=line.gain, slope_sure=line.sure,
+        curve=tuple((x, math.sqrt(max(0.0, y))) for x, y in measured.curve),
+        correlation=measured.correlation, autocorrelation=measured.spatial.lags,
+        channel_correlation=measured.spatial.channels, clipped_low=low, clipped_high=high,
+        step=smallest_step(shown), jpeg_grid=ratio, jpeg=jpeg, zero_mean=means,
+        spread=single.spread, ends=ends, median=measured.median,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What differs between single images and frames; ``curve`` has variances."""
+
+    curve: list[tuple[float, float]]
+    line: Line
+    median: float
+    correlation: Correlation
+    spatial: Spatial
+    spread: tuple[float, float]
+
+    @property
+    def sigma(self) -> float:
+        return math.sqrt(self.line.variance(self.median))
+
+
+def _of_images(images: Sequence[Tensor], ends: tuple[float, float]) -> _Measured:
+    """From the flattest tiles. Where noise is correlated, what the high-pass takes of it is added again."""
+    tables = [tile_table(image, ends) for image in images]
+    if not any(len(table) for table in tables):  # everything is clipped somewhere
+        tables = [tile_table(image, (-math.inf, math.inf)) for image in images]
+    table = torch.cat(tables)
+    correlation, lags = noise_correlation(images), spatial(images)
+    scale = lags.missed if correlation.correlated else 1.0
+    curve = [(x, scale * y) for x, y in variance_by_intensity(table)]
+    own = torch.stack([scale * flattest(one)[:, 1].median() for one in tables if len(one)]).sqrt()
+    spread = tuple(float(own.quantile(part)) for part in (0.1, 0.9))
+    return _Measured(curve, fit_line(curve), float(table[:, 0].median()), correlation, lags, (spread[0], spread[1]))
+
+
+def _of_frames(scenes: Sequence[Sequence[Tensor]], ends: tuple[float, float]) -> _Measured:
+    """From the variance of each pixel over the frames, and differences of frames that follow each other."""
+    table = torch.cat([variance_of_frames(scene, ends) for scene in scenes])
+    curve = exact_variance_by_intensity(table)
+    differences = [(b - a) / math.sqrt(2) for scene in scenes for a, b in itertools.pairwise(scene)]
+    return _Measured(
+        curve, fit_line(curve), float(table[:, 0].median()), noise_correlation(differences),
+        spatial(differences, scene=False), (0.0, 0.0),
+    )  # fmt: skip
+
+
+def _check(images: Sequence[Tensor], scenes: Sequence[Sequence[Tensor]]) -> None:
+    if not images:
+        raise UserError("there are no images whose noise could be measured; give at least one.")
+    everything = [(f"image {number}", image) for number, image in enumerate(images, 1)]
+    for number, scene in enumerate(scenes, 1):
+        if len(scene) < 2:
+            raise UserError(
+                f"scene {number} has {len(scene)} frame{'s' * (len(scene) != 1)}, but repeats need two or more of each "
+                "scene; leave it out, or give its images without --repeats."
+            )
+        if len({frame.shape for frame in scene}) > 1:
+            raise UserError(f"the frames of scene {number} differ in size; repeats must show the same thing.")
+        everything += [(f"frame {place} of scene {number}", frame) for place, frame in enumerate(scene, 1)]
+    channels = images[0].shape[0]
+    for name, image in everything:
+        if image.ndim != 3 or min(image.shape[1:]) < LEAST_SIDE:
+            raise UserError(
+                f"{name} has the shape {tuple(image.shape)}; noise is measured of (channels, height, width) with at "
+                f"least {LEAST_SIDE} x {LEAST_SIDE} pixels."
+            )
+        if image.shape[0] != channels:
+            raise UserError(f"{name} has {image.shape[0]} channels and the first image {channels}; use one number.")
+        if not bool(torch.isfinite(image).all()):
+            raise UserError(f"{name} holds NaN or infinite pixels; replace them by finite values in [0, 1].")
+        if float(image.max()) == float(image.min()):
+            raise UserError(f"{name} is constant ({float(image.min()):g} everywhere); remove it, it shows no noise.")
+
+
+def _evenly(things: Sequence[Kind]) -> Sequence[Kind]:
+    return things[:: math.ceil(len(things) / MOST_IMAGES) or 1]
+
+
+def _parts(image: Tensor) -> list[Tensor]:
+    """The image, or of a large one evenly placed parts, at multiples of 8 pixels."""
+    if image.shape[1] * image.shape[2] <= (PART * PARTS) ** 2:
+        return [image.float().cpu()]
+    rows, columns = ([(edge - PART) * k // (PARTS - 1) // 8 * 8 for k in range(PARTS)] for edge in image.shape[1:])
+    places = dict.fromkeys((max(0, top), max(0, left)) for top in rows for left in columns)
+    return [image[:, top : top + PART, left : left + PART].float().cpu() for top, left in places]
+
+
+def _parts_of_scene(scene: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The frames of each part."""
+    return [list(frames) for frames in zip(*(_parts(frame) for frame in scene), strict=True)]
