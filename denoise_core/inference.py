@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,20 +44,47 @@ def denoise_image(
     if height * width <= max_pixels:
         result = _checked(denoise, batch)
     else:
-        halo = math.ceil(halo / multiple) * multiple
-        core = (math.isqrt(max_pixels) - 2 * halo) // multiple * multiple
-        if core < multiple:
-            raise UserError(
-                f"max_pixels = {max_pixels} leaves no room for tiles with a halo of {halo}; "
-                f"use at least {(2 * halo + multiple) ** 2} or a smaller halo."
-            )
         result = torch.empty_like(batch)
-        for top, bottom in _spans(height, core):
-            for left, right in _spans(width, core):
-                y, x = max(0, top - halo), max(0, left - halo)
-                tile = _checked(denoise, batch[..., y : bottom + halo, x : right + halo])
-                result[..., top:bottom, left:right] = tile[..., top - y : bottom - y, left - x : right - x]
+        for tile in tiles(height, width, max_pixels=max_pixels, halo=halo, multiple=multiple):
+            seen = _checked(denoise, batch[..., tile.seen[0], tile.seen[1]])
+            result[..., tile.core[0], tile.core[1]] = seen[..., tile.inner[0], tile.inner[1]]
     return result if noisy.ndim == 4 else result[0]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of one tile in the image: ``seen`` goes through the network, ``core`` is what is kept of it, and
+    ``inner`` is where the core lies in what was seen."""
+
+    seen: tuple[slice, slice]
+    core: tuple[slice, slice]
+    inner: tuple[slice, slice]
+
+
+def tiles(
+    height: int, width: int, *, max_pixels: int = MAX_PIXELS, halo: int = HALO, multiple: int = 32
+) -> Iterator[Tile]:
+    """The tiles of :func:`denoise_image`, row by row; a single one where the image has up to ``max_pixels``.
+
+    Raises UserError if ``max_pixels`` leaves no room for the halo.
+    """
+    halo = math.ceil(halo / multiple) * multiple
+    core = (math.isqrt(max_pixels) - 2 * halo) // multiple * multiple
+    if height * width <= max_pixels:
+        halo, core = 0, max(height, width)
+    if core < multiple and height * width > max_pixels:
+        raise UserError(
+            f"max_pixels = {max_pixels} leaves no room for tiles with a halo of {halo}; "
+            f"use at least {(2 * halo + multiple) ** 2} or a smaller halo."
+        )
+    for top, bottom in _spans(height, core):
+        for left, right in _spans(width, core):
+            y, x = max(0, top - halo), max(0, left - halo)
+            yield Tile(
+                seen=(slice(y, min(bottom + halo, height)), slice(x, min(right + halo, width))),
+                core=(slice(top, bottom), slice(left, right)),
+                inner=(slice(top - y, bottom - y), slice(left - x, right - x)),
+            )
 
 
 def _checked(denoise: Callable[[Tensor], Tensor], noisy: Tensor) -> Tensor:
@@ -79,15 +107,22 @@ def pad_to_multiple(images: Tensor, multiple: int = 32, *, square: bool = False)
     longer than the image. The caller crops the result to H x W.
     """
     height, width = images.shape[-2:]
-    longest = max(height, width)
-    down, right = (math.ceil((longest if square else side) / multiple) * multiple for side in (height, width))
-    rows = _reflected(height, down).to(images.device)
-    columns = _reflected(width, right).to(images.device)
+    longest = max(height, width) if square else 0
+    down, right = (_next_multiple(longest if square else side, multiple) for side in (height, width))
+    rows = _reflected(height, down, images.device)
+    columns = _reflected(width, right, images.device)
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def _reflected(length: int, target: int) -> Tensor:
-    """Source indices 0, 1, ..., length-1, length-2, ..., 1, 0, 1, ... for ``target`` places."""
-    period = max(1, 2 * (length - 1))
-    place = torch.arange(target) % period
-    return torch.minimum(place, period - place) if length > 1 else torch.zeros_like(place)
+def _next_multiple(side: int, multiple: int) -> int:
+    return (side + multiple - 1) // multiple * multiple
+
+
+def _reflected(length: int, target: int, device: torch.device) -> Tensor:
+    """Source indices 0, 1, ..., length-1, length-2, ..., 1, 0, 1, ... for ``target`` places.
+
+    In arithmetic alone, so that an exported graph does it for any length.
+    """
+    period = 2 * length - 2 + 1 // length  # 1 where there is one pixel
+    place = torch.arange(target, device=device) % period
+    return torch.minimum(place, period - place)

@@ -53,6 +53,14 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class Citation:
+    """What to cite for a method: authors, title, place and year; and where it can be read."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
 class Group:
     """Networks that one optimizer steps. ``clip`` may change their gradients before each step, ``after`` runs after it
     (weight clipping, Lookahead, averaging)."""
@@ -174,6 +182,8 @@ class Method(nn.Module):
     """Whether ``denoise`` uses moments of the whole image, so that large images must not be cut into tiles."""
     denoises: ClassVar[bool] = True
     """False for what only generates noise: its ``denoise`` gives the noisy image, which is not measured."""
+    citation: ClassVar[Citation | None] = None
+    """The method's paper, for models that are passed on."""
     deviations: ClassVar[tuple[Deviation, ...]] = ()
     recipes: ClassVar[Mapping[str, Recipe]]
 
@@ -214,6 +224,11 @@ class Method(nn.Module):
     def denoise(self, noisy: Tensor) -> Tensor:
         """Denoises (N, C, H, W) in [0, 1], any H and W."""
         raise NotImplementedError
+
+    @property
+    def learns_at_inference(self) -> bool:
+        """Whether ``denoise`` trains weights on the image, so that it is no plain function that could be exported."""
+        return False
 
     @property
     def draws(self) -> int:

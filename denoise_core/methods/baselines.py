@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from denoise_core.method import Assumptions, Context, Deviation, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Update
 from denoise_core.methods.neighbor2neighbor import UNetMethod
 
 
@@ -48,5 +48,9 @@ class NoiseToNoise(PairedRegression):
 
     name = "n2n"
     title = "N2N (noisy pairs)"
+    citation = Citation(
+        "Lehtinen et al.: Noise2Noise: Learning Image Restoration without Clean Data, ICML 2018",
+        "https://arxiv.org/abs/1803.04189",
+    )
     target = "noisy2"
     assumes = Assumptions(zero_mean=True, pixel_independent=False, signal_independent=False, fields=("noisy", "noisy2"))

@@ -25,7 +25,7 @@ from denoise_core.errors import UserError
 from denoise_core.images.augment import dihedral, mostly_upright
 from denoise_core.images.source import ImageSource
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Context, Denoise, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Denoise, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.danet_config import GAME, PLUS, SMALL, DANetConfig, Weight
 from denoise_core.methods.danet_deviations import DEVIATIONS
 from denoise_core.networks.danet import PairCritic, ResidualUNet
@@ -51,6 +51,11 @@ class DANet(Method):
     name = "danet"
     version = 1
     title = "DANet"
+    citation = Citation(
+        "Yue, Zhao, Zhang, Meng: Dual Adversarial Network: Toward Real-world Noise Removal and "
+        "Noise Generation, ECCV 2020",
+        "https://arxiv.org/abs/2007.05946",
+    )
     lineage = "danet"
     Config: ClassVar[type[MethodConfig]] = DANetConfig
     config: DANetConfig

@@ -27,7 +27,7 @@ from denoise_core.images.crops import CropSource
 from denoise_core.images.distillation import BAYER_GROUPS, DistillationSource
 from denoise_core.images.shuffle import bayer_group, guided_filter, join, split
 from denoise_core.images.source import ImageSource
-from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.dbsn_config import JOINT, MEAN, SMALL, STUDENT, VARIANCE, WARM, DBSNConfig
 from denoise_core.methods.dbsn_deviations import DEVIATIONS
 from denoise_core.networks.blindspot import DilatedBlindSpot
@@ -78,6 +78,10 @@ class DBSN(Method):
     """See the module."""
 
     name = "dbsn"
+    citation = Citation(
+        "Wu, Liu, Cao, Ren, Zuo: Unpaired Learning of Deep Image Denoising, ECCV 2020",
+        "https://arxiv.org/abs/2008.13711",
+    )
     version = 2
     title = "D-BSN"
     lineage = "dbsn"
@@ -179,10 +183,18 @@ class DBSN(Method):
 
     # ---- inference ----
 
+    @property
+    def learns_at_inference(self) -> bool:
+        """Where the noise network goes on learning on each image, which only the Bayes estimate needs."""
+        return self.config.noise_network == "image" and self._reached() == "bayes"
+
+    def _reached(self) -> str:
+        wanted = len(OUTPUTS) - 1 if self.config.estimate == "best" else OUTPUTS.index(self.config.estimate)
+        return OUTPUTS[min(wanted, int(self.stage))]
+
     def denoise(self, noisy: Tensor) -> Tensor:
         """The chosen estimate, or the last before it that is trained so far, clipped to [0, 1]."""
-        wanted = len(OUTPUTS) - 1 if self.config.estimate == "best" else OUTPUTS.index(self.config.estimate)
-        estimate = OUTPUTS[min(wanted, int(self.stage))]
+        estimate = self._reached()
         if estimate == "student":
             return wide(self.student(noisy)).clamp(0, 1)
         of_image = self.config.noise_network == "image"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param, choice, log
-from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.gan2gan import GAN2GAN, flipped
 from denoise_core.networks.dncnn import DnCNN
 from denoise_core.networks.norms import wide
@@ -87,6 +87,11 @@ class BlindDnCNN(DenoiserMethod):
 
     name = "dncnn_b"
     title = "DnCNN-B (σ in [0, 55])"
+    citation = Citation(
+        "Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian Denoiser: Residual Learning of Deep CNN "
+        "for Image Denoising, TIP 2017",
+        "https://arxiv.org/abs/1608.03981",
+    )
     Config = BlindConfig
     config: BlindConfig
     recipes = recipes_for(BlindConfig)

@@ -33,7 +33,7 @@ from denoise_core.images.smooth import SmoothNoiseSource
 from denoise_core.images.smooth_rules import SmoothRule, VarianceRule, WaveletRule
 from denoise_core.images.source import ImageSource
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.gan2gan_deviations import DEVIATIONS
 from denoise_core.networks.dncnn import DnCNN
 from denoise_core.networks.gan2gan import SIDES, NoiseGenerator, PatchCritic, SharedUNet, initialise
@@ -145,6 +145,11 @@ class GAN2GAN(Method):
     """See the module."""
 
     name = "gan2gan"
+    citation = Citation(
+        "Cha, Park, Kim, Baek, Moon: GAN2GAN: Generative Noise Learning for Blind Denoising with "
+        "Single Noisy Images, ICLR 2021",
+        "https://arxiv.org/abs/1905.10488",
+    )
     version = 1
     title = "GAN2GAN"
     lineage = "gan2gan"

@@ -20,7 +20,7 @@ from denoise_core.averaging import Lookahead, WeightAverage
 from denoise_core.config import MethodConfig, Param, integer, log, uniform
 from denoise_core.errors import UserError
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.iscl_deviations import DEVIATIONS
 from denoise_core.networks.cyclegan import Critic, Extractor, Generator
 from denoise_core.networks.norms import BatchInstanceNorm, Statistics, wide
@@ -107,6 +107,10 @@ class ISCL(Method):
     """See the module."""
 
     name = "iscl"
+    citation = Citation(
+        "Lee, Jeong: ISCL: Interdependent Self-Cooperative Learning for Unpaired Image Denoising, IEEE TMI 2021",
+        "https://arxiv.org/abs/2102.09858",
+    )
     version = 1
     title = "ISCL"
     Config: ClassVar[type[MethodConfig]] = ISCLConfig

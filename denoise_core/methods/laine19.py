@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from denoise_core.config import MethodConfig, Param
-from denoise_core.method import Assumptions, Deviation, Recipe
+from denoise_core.method import Assumptions, Citation, Deviation, Recipe
 from denoise_core.methods.dbsn import DBSN
 from denoise_core.methods.dbsn_config import MEAN, SMALL, DBSNConfig
 from denoise_core.networks.blindspot import RotatedBlindSpot
@@ -49,6 +49,10 @@ class Laine19(DBSN):
     name = "laine19"
     version = 2
     title = "Laine19 (blind-spot U-Net, posterior mean)"
+    citation = Citation(
+        "Laine, Karras, Lehtinen, Aila: High-Quality Self-Supervised Deep Image Denoising, NeurIPS 2019",
+        "https://arxiv.org/abs/1901.10277",
+    )
     lineage = ""  # its phases are nobody else's
     Config: ClassVar[type[MethodConfig]] = Laine19Config
     config: Laine19Config

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param, choice, log, uniform
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.networks.unet import UNet
 from denoise_core.schedule import Schedule, one_cycle, staircase, steps
 
@@ -102,6 +102,10 @@ class Neighbor2Neighbor(UNetMethod):
     name = "neighbor2neighbor"
     version = 1
     title = "Neighbor2Neighbor"
+    citation = Citation(
+        "Huang, Li, Jia, Lu, Liu: Neighbor2Neighbor: Self-Supervised Denoising from Single Noisy Images, CVPR 2021",
+        "https://arxiv.org/abs/2101.02824",
+    )
     Config = Neighbor2NeighborConfig
     config: Neighbor2NeighborConfig
     assumes = Assumptions(zero_mean=True, pixel_independent=True, signal_independent=False, fields=("noisy",))

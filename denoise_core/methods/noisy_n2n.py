@@ -17,7 +17,7 @@ from torch import Tensor
 from denoise_core.config import MethodConfig, Param, uniform
 from denoise_core.images.crops import CropSource
 from denoise_core.images.source import ImageSource
-from denoise_core.method import Assumptions, Context, Deviation, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Phase, Recipe, Update
 from denoise_core.methods.dncnn_baselines import DenoiserConfig, DenoiserMethod, recipes_for
 from denoise_core.methods.gan2gan import flipped
 from denoise_core.networks.dncnn import DnCNN
@@ -44,6 +44,11 @@ class NoisyN2N(DenoiserMethod):
 
     name = "noisy_n2n"
     title = "Noisy N2N"
+    citation = Citation(
+        "Cha, Park, Kim, Baek, Moon: GAN2GAN: Generative Noise Learning for Blind Denoising with "
+        "Single Noisy Images, ICLR 2021",
+        "https://arxiv.org/abs/1905.10488",
+    )
     lineage = "noisy_n2n"
     Config: ClassVar[type[MethodConfig]] = NoisyN2NConfig
     config: NoisyN2NConfig
