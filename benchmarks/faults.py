@@ -21,20 +21,26 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+from tensorboardX.proto.event_pb2 import SessionLog
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from cluster.execution.one_training import CHECKPOINT_S  # noqa: E402
 from cluster.results.store import Store  # noqa: E402
+from tests.cluster.test_events import read  # noqa: E402
 from tests.s3 import BUCKET, VARIABLES  # noqa: E402
 from tests.studies.hosts import Hosts  # noqa: E402
 
 SCRIPT = str(ROOT / "studies" / "neighbor2neighbor_gamma.py")
 GAMMAS = (0, 1, 2, 4, 8, 12, 16, 20)
 OUTAGE_AFTER_S = 45.0
+WRITTEN_S = 5.0
+"""A checkpoint or a point may be so late."""
 COPY = """
 import sys
 import pyarrow.fs as fs
@@ -80,6 +86,26 @@ def trained(logs: Sequence[Path]) -> tuple[int, int]:
     texts = [path.read_text() for path in logs]
     begun = sum(text.count(" trains ") for text in texts)
     return begun, sum(text.count("goes on at step") for text in texts)
+
+
+def repeated(events: Path) -> list[float]:
+    """Seconds of work that each attempt after the first did again: from where it began to where the one before it was.
+
+    From the event files for TensorBoard, which have a point every hundredth of a training and reach the disk every 5 s.
+    """
+    found = []
+    for folder in sorted({path.parent for path in events.rglob("events.out.tfevents.*")}):
+        attempts: list[list[tuple[int, float]]] = []
+        for event in read(folder):
+            if event.session_log.status == SessionLog.START:
+                attempts.append([])
+            else:
+                attempts[-1].append((event.step, event.wall_time))
+        attempts = [points for points in attempts if points]
+        for earlier, later in pairwise(attempts):
+            done = [wall for step, wall in earlier if step < later[0][0]]
+            found.append(earlier[-1][1] - max(done, default=earlier[0][1]))
+    return found
 
 
 def disturb(hosts: Hosts, study: Study, every: float, kill_driver: bool, limit: float) -> tuple[int, int, float]:
@@ -197,6 +223,11 @@ def run(flags: argparse.Namespace, folder: Path) -> None:
         print(f"         trainings begun {begun} times for {flags.trials}, {went_on} of them from a checkpoint")
         attempts = pd.Series([row["attempts"] for row in rows.values()]).value_counts().sort_index().to_dict()
         print(f"         attempts {attempts}, {again:.0f} s of training recorded")
+        if not flags.s3:  # event files are written to local stores only
+            again_s = repeated(folder / "rough" / "tensorboard")
+            text = f"{len(again_s)} times, {max(again_s, default=0):.1f} s at most, {sum(again_s):.0f} s in all"
+            # the time between two checkpoints, and what became of it before the kill was noticed
+            check("work done again", max(again_s, default=0) < CHECKPOINT_S + WRITTEN_S, text)
         left = list((folder / "rough" / "checkpoints").glob("*/*"))
         check("no checkpoint left", not left, len(left))
         for _ in range(60):

@@ -18,6 +18,7 @@ from cluster.execution.leases import Leases
 from cluster.execution.runs import Nodes, Runs
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.survey import draining
+from cluster.results.files import StoreTrouble
 from cluster.results.store import Store
 
 FRESH_S = 0.5
@@ -49,17 +50,24 @@ class Work:
 
 
 class Recorder:
-    """Writes a suggestion to the store when it is asked, so that an interrupted search takes it up again."""
+    """Writes suggestions to the store when they are asked, so that an interrupted search takes them up again."""
 
     def __init__(self, location: str, search_id: str, study: str):
-        self.location, self.search_id, self.study = location, search_id, study
+        self._store, self.search_id, self.study = Store(location, BOARD_PATIENCE_S), search_id, study
+        self._left: dict[str, dict[str, Any]] = {}
 
     def __call__(self, number: int, params: Mapping[str, Any], group_id: str) -> None:
         """One row, in a file of its own."""
         row = {"search_id": self.search_id, "study": self.study, "number": number, "group_id": group_id}
-        Store(self.location).write(
-            "suggestions", f"{self.search_id}-{number:06d}", [{**row, "params_json": json.dumps(dict(params))}]
-        )
+        self._left[f"{self.search_id}-{number:06d}"] = {**row, "params_json": json.dumps(dict(params))}
+        self.write_left()
+
+    def write_left(self) -> None:
+        """Writes what is not written yet, as after an outage; what cannot be written now, waits for the next call."""
+        with suppress(StoreTrouble):
+            for name in list(self._left):
+                self._store.write("suggestions", name, [self._left[name]])
+                del self._left[name]
 
 
 class StoredPhases:
@@ -110,11 +118,18 @@ class HostedBoard(Board):
 
     def __init__(self, work: Work, location: str, share: int):
         phases, runs = StoredPhases(Store(location, BOARD_PATIENCE_S)), Runs(ClusterNodes())
+        self._recorder: Recorder | None = None
         if work.search is None:
             super().__init__(work.tasks, phases=phases, share=share, runs=runs)
         else:
-            asked = Recorder(location, work.search.search_id, work.study)
-            super().__init__((), Suggestions(work.search, work.known), work.make, asked, phases, share, runs)
+            self._recorder = Recorder(location, work.search.search_id, work.study)
+            super().__init__((), Suggestions(work.search, work.known), work.make, self._recorder, phases, share, runs)
+
+    def finish(self, *ended: Any) -> None:
+        """See Board.finish."""
+        super().finish(*ended)
+        if self._recorder is not None:
+            self._recorder.write_left()
 
     def ready(self) -> bool:
         """Answers once the board is there."""

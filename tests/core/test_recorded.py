@@ -348,7 +348,7 @@ def test_the_default_is_no_part_of_any_identity() -> None:
     before = trial(plain)
     recipe = {name: value for name, value in asdict(before.recipe).items() if name != "config"}
     old = {"noise": "gauss25", "noise_realisation": "fresh", "window": "", "channels": 1, "validation": 0, "repeats": 1}
-    group = before._group()
+    group = before._setting
     assert group["data"] == old
     assert group["recipe"] == recipe
     beginning = before._beginning({"data"}, [("gan", 1)])

@@ -75,8 +75,10 @@ assert ray.get(ray.remote(num_cpus=0)(lambda: 1).remote(), timeout=60) == 1
 
 def environment() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in ("DENOISE_DATA", "RAY_ADDRESS")}
+    # Ray's workers would give way to the tests that run beside these, which take longest
+    variables |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "RAY_worker_niceness": "0"}
     # a token of the tests' own: the home folder is left alone
-    return {**variables, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    return {**variables, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 
 def free_port() -> int:
