@@ -30,7 +30,7 @@ PATIENCE_S = 180.0
 """How long a store that does not answer is waited for."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses between two tries; the last one is repeated."""
-ALLOWED_OPTIONS = ("region", "scheme", "endpoint_override", "default_metadata", "tls_ca_file_path")
+ALLOWED_OPTIONS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 """What may follow the ? of an address: settings, never credentials."""
 
 _HOPELESS = (
@@ -231,8 +231,9 @@ def _resolve(location: str) -> tuple[pafs.FileSystem, str]:
     try:
         if "://" in location:
             _refuse_credentials(location)
-            filesystem, root = pafs.FileSystem.from_uri(_with_endpoint(location))
-            return filesystem, root.rstrip("/")
+            address = _with_endpoint(location)
+            filesystem, root = pafs.FileSystem.from_uri(address)
+            return _in_one_request(filesystem, address), root.rstrip("/")
         path = Path(location).expanduser().absolute()
         if path.exists() and not path.is_dir():
             raise UserError(f"The store {location} is a file: pass --store with a folder.")
@@ -253,6 +254,22 @@ def _with_endpoint(location: str) -> str:
         return location
     options = urlencode({"endpoint_override": server.netloc, "scheme": server.scheme or "https"})
     return f"{location}{'&' if parts.query else '?'}{options}"
+
+
+def _in_one_request(filesystem: pafs.FileSystem, address: str) -> pafs.FileSystem:
+    """The same, where it is S3 such that a small file is one request of the thread that writes it.
+
+    By default it is three, and the upload goes on in the background, where one that fails has crashed the process.
+    """
+    if not isinstance(filesystem, pafs.S3FileSystem):
+        return filesystem
+    given = dict(parse_qsl(urlsplit(address).query))
+    options = {name: given[name] for name in ("scheme", "endpoint_override", "tls_ca_file_path") if name in given}
+    options = {**options, "region": filesystem.region, "background_writes": False}
+    try:
+        return pafs.S3FileSystem(**options, allow_delayed_open=True)
+    except TypeError:  # an older Arrow
+        return pafs.S3FileSystem(**options)
 
 
 def _refuse_credentials(location: str) -> None:
