@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from denoise_core.noise.estimate import BLOCK, LEAST_DEVIATION, MOST_WINDOWS, WEAKEST, WINDOW
-from denoise_core.noise.levels import high_pass, structure_of, tiles_of, without_plane
+from denoise_core.noise.levels import CUT_OFF, clipped_part, structure_of, tiles_of, without_plane
 
 REACH = 4
 """Largest lag, in pixels."""
@@ -20,27 +20,29 @@ REACH = 4
 class Spatial:
     """``lags``: autocorrelation for lags down and right from -4 to 4, 1 in the middle.
 
-    ``channels``: mean correlation over the pairs of channels, None for one channel. ``missed``: the variance of the
-    noise over that of its high-pass, 1 for white noise.
+    ``channels``: mean correlation over the pairs of channels, None for one channel.
     """
 
     lags: tuple[tuple[float, ...], ...]
     channels: float | None
-    missed: float
 
 
-def spatial(images: Sequence[Tensor], *, scene: bool = True) -> Spatial:
-    """Of the flattest windows of images (C, H, W), as the median over them; of all where there is no ``scene``."""
+def spatial(images: Sequence[Tensor], ends: tuple[float, float] | None, *, scene: bool = True) -> Spatial:
+    """Of the flattest windows of images (C, H, W), as the median over them; of all where there is no ``scene``.
+
+    Windows that are clipped at ``ends``, or in which there is nothing but rounding, do not count if there are others.
+    """
     found = [_windows(image, scene) for image in images]
     windows = torch.cat([tiles.transpose(0, 1) for tiles in found if tiles.shape[-1] == found[0].shape[-1]])
     if scene:
-        structure = structure_of(windows).mean(1)
-        busy = without_plane(windows).square().mean((1, 2, 3)) >= LEAST_DEVIATION**2
-        windows, structure = (windows[busy], structure[busy]) if bool(busy.any()) else (windows, structure)
-        windows = windows[structure.argsort(stable=True)[: math.ceil(WEAKEST * len(windows))]]
+        counts = without_plane(windows).square().mean((1, 2, 3)) >= LEAST_DEVIATION**2
+        if ends is not None:
+            counts &= clipped_part(windows, ends).amax(1) <= CUT_OFF[0]
+        windows = windows[counts] if bool(counts.any()) else windows
+        flattest = structure_of(windows).mean(1).argsort(stable=True)
+        windows = windows[flattest[: math.ceil(WEAKEST * len(windows))]]
     residual = without_plane(windows) if scene else windows - windows.mean((2, 3), keepdim=True)
     variance = residual.square().mean((2, 3)).clamp_min(1e-12)
-    fine = high_pass(windows).square().mean((2, 3)).clamp_min(1e-12)
     channels = windows.shape[1]
     pairs = [
         ((residual[:, a] * residual[:, b]).mean((1, 2)) / (variance[:, a] * variance[:, b]).sqrt()).median()
@@ -50,7 +52,6 @@ def spatial(images: Sequence[Tensor], *, scene: bool = True) -> Spatial:
     return Spatial(
         _lags(residual.flatten(0, 1), variance.flatten()),
         float(torch.stack(pairs).mean()) if pairs else None,
-        float((variance / fine).median()),
     )
 
 

@@ -14,18 +14,21 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from denoise_core.noise.estimate import BLOCK
+from denoise_core.noise.estimate import ACROSS, BLOCK
 
 TILE = 16
 """Edge of the tiles whose mean and high-pass energy give one point of variance against intensity, in pixels."""
 WEAKEST = 0.2
 """Part of the tiles of equal brightness that counts: those with the weakest structure."""
-MOST_BINS, LEAST_IN_BIN = 16, 48
-"""Bins of intensity, of equal numbers of tiles; there are fewer where there are few tiles."""
+MOST_BINS, LEAST_FLAT, LEAST_FRAMES = 16, 8, 256
+"""Bins of intensity, of equal numbers of tiles or pixels; there are fewer where there are few of them."""
+LEAST_LEFT = 0.3
+"""Of six: smoother noise than that is not told from the scene."""
 LEVEL = 0.99
 """Probability of the interval of the line's slope."""
-CUT_OFF = 0.02
-"""Tiles and bins with more clipped pixels than this part say too little noise and are left out."""
+CUT_OFF, ENOUGH = (0.02, 0.1, 0.3), 0.4
+"""Tiles and bins with more clipped pixels than this part show too little noise and are left out; the next larger part
+is taken where less than 40 % of the tiles would stay."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +81,76 @@ def structure_of(tiles: Tensor) -> Tensor:
     return without_plane(means).square().mean((1, 2)).view(tiles.shape[:-2])
 
 
-def tile_table(image: Tensor, ends: tuple[float, float]) -> Tensor:
-    """(N, 3): mean intensity, variance of the high-pass and structure of the tiles of an image (C, H, W).
+def clipped_part(tiles: Tensor, ends: tuple[float, float]) -> Tensor:
+    """(...,) for tiles (..., S, S): the part of their pixels at ``ends``."""
+    return ((tiles <= ends[0]) | (tiles >= ends[1])).float().mean((-2, -1))
 
-    Tiles with clipped pixels, those at ``ends``, are left out.
+
+@dataclass(frozen=True)
+class Tiles:
+    """What the tiles of one image measure; each (N,), but ``flat`` are the places of the flattest.
+
+    ``mean``: intensity. ``fine``: variance of the high-pass. ``missed``: see :func:`missed_by_high_pass`.
+    """
+
+    mean: Tensor
+    fine: Tensor
+    flat: Tensor
+    missed: float
+
+    @property
+    def level(self) -> float:
+        """The variance of the image's noise by its flattest tiles, as far as the high-pass sees it."""
+        return float(self.fine[self.flat].median())
+
+
+def measured_tiles(image: Tensor, ends: tuple[float, float]) -> Tiles:
+    """The tiles of an image (C, H, W).
+
+    The flattest are found among tiles of equal brightness of this image, or noise that grows with the intensity, or
+    differs between images, would make dark tiles and weak images look flat. Tiles with many pixels at ``ends`` are no
+    flat ones, unless there are hardly any others.
     """
     side = min(TILE, *(edge // BLOCK * BLOCK for edge in image.shape[1:]))
     tiles = tiles_of(image, side).flatten(0, 1)
-    clipped = ((tiles <= ends[0]) | (tiles >= ends[1])).float().mean((1, 2))
-    table = torch.stack([tiles.mean((1, 2)), high_pass(tiles).square().mean((1, 2)), structure_of(tiles)], dim=1)
-    return table[clipped <= CUT_OFF]
+    mean, structure = tiles.mean((1, 2)), structure_of(tiles)
+    part = clipped_part(tiles, ends)
+    limit = next((limit for limit in CUT_OFF if float((part <= limit).float().mean()) >= ENOUGH), 1.0)
+    usable = torch.nonzero(part <= limit)[:, 0]
+    groups = usable[mean[usable].argsort(stable=True)].tensor_split(max(1, min(MOST_BINS, len(usable) // 32)))
+    flat = [group[structure[group].argsort(stable=True)[: math.ceil(WEAKEST * len(group))]] for group in groups]
+    chosen = torch.cat(flat)
+    return Tiles(mean, high_pass(tiles).square().mean((1, 2)), chosen, missed_by_high_pass(tiles[chosen]))
 
 
-def flattest(table: Tensor) -> Tensor:
-    """The rows of a :func:`tile_table` with the weakest structure; at least one."""
-    return table[table[:, 2].argsort(stable=True)[: max(1, math.ceil(WEAKEST * len(table)))]]
+def variance_by_intensity(images: Sequence[Tiles], *, correlated: bool) -> list[tuple[float, float]]:
+    """(intensity, variance) of bins of the flattest tiles of all images, by intensity.
+
+    ``correlated``: what the high-pass takes of each image's noise is added again.
+    """
+    mean = torch.cat([one.mean[one.flat] for one in images])
+    fine = torch.cat([one.fine[one.flat] * (one.missed if correlated else 1.0) for one in images])
+    parts = _bins(torch.stack([mean, fine], dim=1), LEAST_FLAT)
+    return [(float(part[:, 0].mean()), float(part[:, 1].median())) for part in parts]
 
 
-def variance_by_intensity(table: Tensor) -> list[tuple[float, float]]:
-    """(intensity, variance) of bins of a :func:`tile_table`, over the flattest tiles of each, by intensity."""
-    chosen = [flattest(part) for part in _bins(table)]
-    return [(float(part[:, 0].mean()), float(part[:, 1].median())) for part in chosen]
+def missed_by_high_pass(tiles: Tensor) -> float:
+    """The variance of the noise of flat tiles (N, S, S) over that of its high-pass: 1 for white noise, else more.
+
+    By the correlations r1 and r2 of the noise at lags 1 and 2 along each axis, after a fourth difference along the other,
+    which takes the scene away: second differences have 6 - 8 r1 + 2 r2 times the variance. Exact for noise that is
+    correlated along both axes independently.
+    """
+    missed = 1.0
+    for turned in (tiles, tiles.mT):
+        rows = turned.shape[1] - len(ACROSS) + 1
+        fine = torch.stack([weight * turned[:, k : k + rows] for k, weight in enumerate(ACROSS)]).sum(0)
+        variance = fine.square().mean((1, 2)).clamp_min(1e-12)
+        first, second = (
+            float(((fine[:, :, lag:] * fine[:, :, :-lag]).mean((1, 2)) / variance).median()) for lag in (1, 2)
+        )
+        missed *= 6 / max(LEAST_LEFT, 6 - 8 * first + 2 * second)
+    return max(1.0, missed)
 
 
 def variance_of_frames(frames: Sequence[Tensor], ends: tuple[float, float]) -> Tensor:
@@ -117,14 +169,14 @@ def variance_of_frames(frames: Sequence[Tensor], ends: tuple[float, float]) -> T
 
 def exact_variance_by_intensity(table: Tensor) -> list[tuple[float, float]]:
     """(intensity, variance) of bins of pixels of :func:`variance_of_frames`, by intensity."""
-    bins = _bins(table)
-    open_bins = [part for part in bins if float(part[:, 2].mean()) <= CUT_OFF] or bins
+    bins = _bins(table, LEAST_FRAMES)
+    open_bins = [part for part in bins if float(part[:, 2].mean()) <= CUT_OFF[0]] or bins
     return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in open_bins]
 
 
-def _bins(table: Tensor) -> list[Tensor]:
+def _bins(table: Tensor, least: int) -> list[Tensor]:
     """The rows of ``table`` by their first column, in parts of nearly equal length."""
-    count = min(MOST_BINS, max(1, len(table) // LEAST_IN_BIN))
+    count = min(MOST_BINS, max(1, len(table) // least))
     return list(table[table[:, 0].argsort(stable=True)].tensor_split(count))
 
 

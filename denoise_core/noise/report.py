@@ -1,7 +1,7 @@
 """The noise of a set of images, measured from noisy images alone and told in words.
 
-Every number is in units of [0, 1]. What is measured of single images sees the noise through what the scene leaves of it,
-so it is exact only for repeated frames of a scene, whose differences have no scene.
+Every number is in units of [0, 1]. In single images the scene is in the way: what is measured of them is exact only for
+white noise and flat places. Differences of repeated frames have no scene.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor
 
 from denoise_core.errors import UserError
 from denoise_core.noise.autocorrelation import Spatial, spatial
-from denoise_core.noise.estimate import Correlation, noise_correlation
+from denoise_core.noise.estimate import LEAST_DEVIATION, Correlation, noise_correlation
 from denoise_core.noise.levels import (
     Line,
     exact_variance_by_intensity,
     fit_line,
-    flattest,
-    tile_table,
+    measured_tiles,
     variance_by_intensity,
     variance_of_frames,
 )
@@ -121,11 +120,12 @@ def noise_report(images: Sequence[Tensor], repeats: Sequence[Sequence[Tensor]] =
     parts = [part for image in shown for part in _parts(image)]
     looked_at = [_parts_of_scene(scene) for scene in _evenly(scenes)]
     together = [group for scene in looked_at for group in scene]
-    single = _of_images(parts, ends)
+    step = smallest_step(shown)
+    single = _of_images(parts, ends, step)
     means = zero_mean(_evenly(scenes), single.sigma) if scenes else None
     measured = single
     if means is not None and means.aligned:
-        measured = _of_frames(together, ends)
+        measured = _of_frames(together, ends, step)
         means = zero_mean(_evenly(scenes), measured.sigma)
     ratio, jpeg = jpeg_grid(shown)
     low, high = clipped(shown, ends)
@@ -137,7 +137,7 @@ def noise_report(images: Sequence[Tensor], repeats: Sequence[Sequence[Tensor]] =
         curve=tuple((x, math.sqrt(max(0.0, y))) for x, y in measured.curve),
         correlation=measured.correlation, autocorrelation=measured.spatial.lags,
         channel_correlation=measured.spatial.channels, clipped_low=low, clipped_high=high,
-        step=smallest_step(shown), jpeg_grid=ratio, jpeg=jpeg, zero_mean=means,
+        step=step, jpeg_grid=ratio, jpeg=jpeg, zero_mean=means,
         spread=single.spread, ends=ends, median=measured.median,
     )  # fmt: skip
 
@@ -158,29 +158,46 @@ class _Measured:
         return math.sqrt(self.line.variance(self.median))
 
 
-def _of_images(images: Sequence[Tensor], ends: tuple[float, float]) -> _Measured:
+def _of_images(images: Sequence[Tensor], ends: tuple[float, float], step: float) -> _Measured:
     """From the flattest tiles. Where noise is correlated, what the high-pass takes of it is added again."""
-    tables = [tile_table(image, ends) for image in images]
-    if not any(len(table) for table in tables):  # everything is clipped somewhere
-        tables = [tile_table(image, (-math.inf, math.inf)) for image in images]
-    table = torch.cat(tables)
-    correlation, lags = noise_correlation(images), spatial(images)
-    scale = lags.missed if correlation.correlated else 1.0
-    curve = [(x, scale * y) for x, y in variance_by_intensity(table)]
-    own = torch.stack([scale * flattest(one)[:, 1].median() for one in tables if len(one)]).sqrt()
-    spread = tuple(float(own.quantile(part)) for part in (0.1, 0.9))
-    return _Measured(curve, fit_line(curve), float(table[:, 0].median()), correlation, lags, (spread[0], spread[1]))
+    tiles = [measured_tiles(image, ends) for image in images]
+    levels = torch.tensor([one.level for one in tiles])
+    scale = _scale(step, math.sqrt(float(levels.median())))
+    correlation, lags = _correlations([image * scale for image in images], (scale * ends[0], scale * ends[1]), scale)
+    curve = variance_by_intensity(tiles, correlated=correlation.correlated)
+    own = (levels * torch.tensor([one.missed if correlation.correlated else 1.0 for one in tiles])).sqrt()
+    median = float(torch.cat([one.mean for one in tiles]).median())
+    return _Measured(
+        curve, fit_line(curve), median, correlation, lags, (float(own.quantile(0.1)), float(own.quantile(0.9)))
+    )
 
 
-def _of_frames(scenes: Sequence[Sequence[Tensor]], ends: tuple[float, float]) -> _Measured:
+def _of_frames(scenes: Sequence[Sequence[Tensor]], ends: tuple[float, float], step: float) -> _Measured:
     """From the variance of each pixel over the frames, and differences of frames that follow each other."""
     table = torch.cat([variance_of_frames(scene, ends) for scene in scenes])
     curve = exact_variance_by_intensity(table)
-    differences = [(b - a) / math.sqrt(2) for scene in scenes for a, b in itertools.pairwise(scene)]
-    return _Measured(
-        curve, fit_line(curve), float(table[:, 0].median()), noise_correlation(differences),
-        spatial(differences, scene=False), (0.0, 0.0),
-    )  # fmt: skip
+    scale = _scale(step, math.sqrt(float(table[:, 1].mean())))
+    differences = [scale * (b - a) / math.sqrt(2) for scene in scenes for a, b in itertools.pairwise(scene)]
+    correlation, lags = _correlations(differences, None, scale)
+    return _Measured(curve, fit_line(curve), float(table[:, 0].median()), correlation, lags, (0.0, 0.0))
+
+
+def _scale(step: float, sigma: float) -> float:
+    """What images are multiplied by before their correlation is measured.
+
+    What deviates by less than 1/255 counts as rounding there, which is right for 8 bits. Finer data is stretched, so
+    that this is its own step, or a quarter of the noise where that is more or values are continuous.
+    """
+    rounding = min(LEAST_DEVIATION, max(step, sigma / 4))
+    return LEAST_DEVIATION / rounding if rounding > 0 else 1.0
+
+
+def _correlations(
+    images: Sequence[Tensor], ends: tuple[float, float] | None, scale: float
+) -> tuple[Correlation, Spatial]:
+    """Of stretched images, or without ``ends`` of noise alone; the deviation is that before stretching."""
+    found = noise_correlation(images)
+    return replace(found, deviation=found.deviation / scale), spatial(images, ends, scene=ends is not None)
 
 
 def _check(images: Sequence[Tensor], scenes: Sequence[Sequence[Tensor]]) -> None:

@@ -29,6 +29,8 @@ def _level(report: NoiseReport) -> str:
     how = "from differences of repeated frames" if report.exact else "from the flattest places of single images"
     said = f"The noise has a standard deviation of {eight_bit(report.sigma)} ({report.sigma:.4f}) at the median "
     said += f"intensity of {report.median:.3f}, measured {how}."
+    if not report.exact and not report.pixel_independent:
+        said += " That is an estimate, for correlated noise and the finest of the scene look alike; repeats would tell."
     low, high = report.spread
     if low and high > 1.5 * low:
         said += f" Images differ: from {eight_bit(low)} to {eight_bit(high)}."
@@ -74,7 +76,7 @@ def _clipping(report: NoiseReport) -> str:
     if max(low, high) < CUT:
         return f"Nothing is clipped to speak of: {numbers}."
     ends = [name for name, part in (("black", low), ("white", high)) if part >= CUT]
-    return f"Values are cut off at {' and '.join(ends)}, where noise is weaker and not zero-mean: {numbers}."
+    return f"Values pile up at {' and '.join(ends)}, where clipped noise is weaker and not zero-mean: {numbers}."
 
 
 def _values(report: NoiseReport) -> str:
@@ -114,7 +116,7 @@ def bit_place(report: NoiseReport) -> str:
 def _grid(report: NoiseReport) -> str:
     number = f"steps across a grid of 8 x 8 pixels are {report.jpeg_grid:+.1%} larger than beside it"
     if report.jpeg:
-        return f"The images were compressed as JPEG, which changes noise: {number}."
+        return f"The images were compressed as JPEG, which smooths noise, most of all where they are flat: {number}."
     return f"No grid of JPEG stands out: {number}."
 
 
