@@ -58,9 +58,9 @@ class SingleImage(Untrained):
     def denoise(self, noisy: Tensor) -> Tensor:
         """Each of (N, C, H, W) by a fit of its own, clipped to [0, 1]; the same at every call."""
         results = []
-        for image in noisy.split(1):
+        for at in range(len(noisy)):
             with torch.inference_mode(False), torch.enable_grad(), seeded(noisy.device, int(self.seed), self.name):
-                results.append(self.fit(image.clone()).detach())
+                results.append(self.fit(noisy[at : at + 1].clone()).detach())
         return torch.cat(results).to(noisy.dtype).clamp(0, 1)
 
     def fit(self, noisy: Tensor) -> Tensor:

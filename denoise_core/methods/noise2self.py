@@ -84,7 +84,8 @@ class Noise2Self(UNetMethod):
         """Proposition 1 for one part J of the partition: the mean over J of (f(x with J replaced)_J - x_J)^2."""
         noisy = batch["noisy"]
         part = context.step % self.config.grid**2
-        mask = part_of_grid(*noisy.shape[-2:], self.config.grid, part, noisy.device)
+        height, width = noisy.shape[-2:]
+        mask = part_of_grid(height, width, self.config.grid, part, noisy.device)
         hidden = torch.where(mask, means_of_neighbours(noisy), noisy)
         squares = (self.network(hidden).float() - noisy).square()
         loss = (squares * mask).mean() * mask.numel() / mask.sum()
@@ -95,8 +96,9 @@ class Noise2Self(UNetMethod):
         if self.config.output == "network":
             return super().denoise(noisy)
         means, result = means_of_neighbours(noisy), torch.zeros_like(noisy)
+        height, width = noisy.shape[-2:]
         for part in range(self.config.grid**2):
-            mask = part_of_grid(*noisy.shape[-2:], self.config.grid, part, noisy.device)
+            mask = part_of_grid(height, width, self.config.grid, part, noisy.device)
             if mask.any():
                 result = torch.where(mask, super().denoise(torch.where(mask, means, noisy)), result)
         return result

@@ -95,7 +95,8 @@ class Noise2Void(UNetMethod):
         """The mean over the hidden pixels of (f(y with these replaced) - y)^2 (section 3)."""
         noisy = batch["noisy"]
         mask = stratified(noisy, self.config.share, context)
-        own, count = neighbourhood(*noisy.shape[-2:], self.config.radius, noisy.device)
+        height, width = noisy.shape[-2:]
+        own, count = neighbourhood(height, width, self.config.radius, noisy.device)
         if self.config.replacement == "median":
             values = medians(noisy, own, self.config.radius)
         else:
