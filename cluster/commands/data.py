@@ -1,8 +1,8 @@
 """List public image sets, and fetch one by name.
 
 ``data list`` shows the sets and which of them lie below DENOISE_DATA. ``data fetch NAME`` shows a set's terms of use
-and fetches what is missing; each file is checked by its pixels. Files come from public addresses, or from a server of your
-own that DENOISE_DATA_URL names (with {path} where a file's path belongs, or as the beginning of the address).
+and fetches what is missing; each file is checked by its pixels. Files come from public addresses, or from a server of
+your own that DENOISE_DATA_URL names, with {path} where a file's path belongs, or as the beginning of the address.
 """
 
 from __future__ import annotations

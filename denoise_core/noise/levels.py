@@ -137,9 +137,9 @@ def variance_by_intensity(images: Sequence[Tiles], *, correlated: bool) -> list[
 def missed_by_high_pass(tiles: Tensor) -> float:
     """The variance of the noise of flat tiles (N, S, S) over that of its high-pass: 1 for white noise, else more.
 
-    By the correlations r1 and r2 of the noise at lags 1 and 2 along each axis, after a fourth difference along the other,
-    which takes the scene away: second differences have 6 - 8 r1 + 2 r2 times the variance. Exact for noise that is
-    correlated along both axes independently.
+    By the correlations r1 and r2 of the noise at lags 1 and 2 along each axis, after a fourth difference along the
+    other, which takes the scene away: second differences have 6 - 8 r1 + 2 r2 times the variance. Exact for noise that
+    is correlated along both axes independently.
     """
     missed = 1.0
     for turned in (tiles, tiles.mT):

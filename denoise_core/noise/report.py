@@ -103,18 +103,21 @@ class NoiseReport:
         return sentences(self)
 
 
-def noise_report(images: Sequence[Tensor], repeats: Sequence[Sequence[Tensor]] = ()) -> NoiseReport:
+def noise_report(
+    images: Sequence[Tensor], repeats: Sequence[Sequence[Tensor]] = (), *, names: Sequence[str] = ()
+) -> NoiseReport:
     """Measures noisy images (C, H, W) float32 in [0, 1] of any size; the same images give the same report.
 
     ``repeats`` are, for each of some scenes, frames of it with noise of their own: with them, level, variance against
     intensity and correlation come from differences of frames, unless these are not aligned. At most 200 images and
-    scenes are looked at, evenly chosen, and of large images 16 parts of 512 x 512.
+    scenes are looked at, evenly chosen, and of large images 16 parts of 512 x 512. Errors call images by ``names``,
+    else by their number.
 
     Raises UserError for no images, another number of channels in some, NaN or infinite pixels, constant images, and
     images below 16 x 16; of repeats, for scenes of one frame and frames of different shape.
     """
     scenes = [list(scene) for scene in repeats]
-    _check(images, scenes)
+    _check(images, scenes, names)
     shown = _evenly(images)
     ends = data_ends(shown)
     parts = [part for image in shown for part in _parts(image)]
@@ -200,10 +203,11 @@ def _correlations(
     return replace(found, deviation=found.deviation / scale), spatial(images, ends, scene=ends is not None)
 
 
-def _check(images: Sequence[Tensor], scenes: Sequence[Sequence[Tensor]]) -> None:
+def _check(images: Sequence[Tensor], scenes: Sequence[Sequence[Tensor]], names: Sequence[str]) -> None:
     if not images:
         raise UserError("there are no images whose noise could be measured; give at least one.")
-    everything = [(f"image {number}", image) for number, image in enumerate(images, 1)]
+    called = [f"the image {name}" for name in names] or [f"image {number}" for number in range(1, len(images) + 1)]
+    everything = list(zip(called, images, strict=True))
     for number, scene in enumerate(scenes, 1):
         if len(scene) < 2:
             raise UserError(

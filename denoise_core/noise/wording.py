@@ -20,6 +20,22 @@ def sentences(report: NoiseReport) -> list[str]:
     return said
 
 
+def headline(report: NoiseReport) -> str:
+    """The noise in one sentence."""
+    said = f"Noise of {eight_bit(report.sigma)}"
+    if report.correlation.windows:
+        said += ", independent from pixel to pixel" if report.pixel_independent else ", shared by neighbouring pixels"
+    way = "grows" if report.gain > 0 else "falls"
+    said += ", equally strong everywhere" if report.signal_independent else f", which {way} with the intensity"
+    if report.jpeg:
+        said += ", in images that were compressed as JPEG"
+    if report.zero_mean is not None and not report.zero_mean.aligned:
+        said += "; the repeated frames are not aligned"
+    elif report.zero_mean is not None and not report.zero_mean.holds:
+        said += "; the repeated frames differ in brightness"
+    return f"{said}."
+
+
 def eight_bit(value: float) -> str:
     """A standard deviation in units of 0..255."""
     return f"{255 * value:.3g}/255"
@@ -58,7 +74,7 @@ def _neighbours(report: NoiseReport) -> str:
         return (
             "Whether neighbouring pixels share noise cannot be told: there is no noise above rounding in flat places."
         )
-    numbers = f"{found.horizontal:.2f} along rows, {found.vertical:.2f} along columns"
+    numbers = f"{found.horizontal:z.2f} along rows, {found.vertical:z.2f} along columns"
     if found.correlated:
         return f"Neighbouring pixels share noise: they correlate by {numbers} (independent pixels: below 0.10)."
     return f"Neighbouring pixels have independent noise: they correlate by {numbers}."
@@ -67,7 +83,7 @@ def _neighbours(report: NoiseReport) -> str:
 def _channels(report: NoiseReport) -> str:
     value = report.channel_correlation or 0.0
     how = "share noise" if abs(value) > 0.1 else "have independent noise"
-    return f"The channels {how}: they correlate by {value:.2f}."
+    return f"The channels {how}: they correlate by {value:z.2f}."
 
 
 def _clipping(report: NoiseReport) -> str:
