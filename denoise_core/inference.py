@@ -114,6 +114,16 @@ def pad_to_multiple(images: Tensor, multiple: int = 32, *, square: bool = False)
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
+def turned(images: Tensor, turns: int) -> Tensor:
+    """``torch.rot90`` of the last two dimensions, by operations that the graphs of other programs have too."""
+    turns %= 4
+    if turns == 2:
+        return images.flip((-2, -1))
+    if turns == 0:
+        return images.clone(memory_format=torch.contiguous_format)
+    return images.flip(-1 if turns == 1 else -2).transpose(-2, -1)
+
+
 def _next_multiple(side: int, multiple: int) -> int:
     return (side + multiple - 1) // multiple * multiple
 

@@ -308,14 +308,12 @@ def _scale(dtype: Any, white: float | None, name: str) -> float:
 
 
 def _blocks(layout: Planes, stride: int, *, every: bool) -> Iterator[tuple[tuple[int, ...], tuple[slice, slice]]]:
-    """Parts of all planes: ``every`` value in blocks of rows, or a grid of them in one part a plane."""
-    if not every:
-        whole = slice(None, None, stride)
-        yield from ((page, (whole, whole)) for page in layout)
-        return
+    """Parts of all planes, in blocks of rows: ``every`` value, or a grid of them."""
     rows = max(1, BLOCK // layout.width)
+    rows = max(stride, rows // stride * stride)  # so that the grid goes on from block to block
+    step = None if every else stride
     for page, top in itertools.product(layout, range(0, layout.height, rows)):
-        yield page, (slice(top, min(top + rows, layout.height)), slice(0, layout.width))
+        yield page, (slice(top, min(top + rows, layout.height), step), slice(0, layout.width, step))
 
 
 def _check_floats(values: NDArray[np.float32], white: float | None, name: str) -> None:

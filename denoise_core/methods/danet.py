@@ -24,7 +24,7 @@ from denoise_core.diagnostics import Diagnostic, describe_pairs
 from denoise_core.errors import UserError
 from denoise_core.images.augment import dihedral, mostly_upright
 from denoise_core.images.source import ImageSource
-from denoise_core.inference import pad_to_multiple
+from denoise_core.inference import pad_to_multiple, turned
 from denoise_core.method import Assumptions, Citation, Context, Denoise, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.danet_config import GAME, PLUS, SMALL, DANetConfig, Weight
 from denoise_core.methods.danet_deviations import DEVIATIONS
@@ -350,9 +350,9 @@ def averaged(denoise: Denoise, noisy: Tensor) -> Tensor:
     results: list[Tensor] = []
     for turns in range(4):
         for flipped in (False, True):
-            one = noisy.rot90(turns, (-2, -1))
+            one = turned(noisy, turns)
             one = denoise(one.flip(-1) if flipped else one)
-            results.append((one.flip(-1) if flipped else one).rot90(-turns, (-2, -1)))
+            results.append(turned(one.flip(-1) if flipped else one, -turns))
     return torch.stack(results).mean(dim=0)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from denoise_core.inference import turned
+
 WideBranch = Literal["5x5", "3x3"]
 """The widest sub-branch of D-BSN's blocks: one dilated 5x5 convolution (released code) or two 3x3 (paper)."""
 
@@ -189,7 +191,7 @@ class RotatedBlindSpot(nn.Module):
         multiple = 2**self.depth
         # Zeros carry no pixel's value, also where a rotation brings them to the top; a reflection would.
         noisy = F.pad(noisy, (0, -width % multiple, 0, -height % multiple))
-        hidden = torch.cat([torch.rot90(self._above(turned), -turn, (2, 3)) for turn, turned in _rotations(noisy)], 1)
+        hidden = torch.cat([turned(self._above(rotated), -turn) for turn, rotated in _rotations(noisy)], 1)
         hidden = _leaky(self.tail[1](_leaky(self.tail[0](hidden))))
         return self.tail[2](hidden)[..., :height, :width]  # type: ignore[no-any-return]
 
@@ -220,7 +222,7 @@ class _UpwardConv2d(nn.Conv2d):
 
 
 def _rotations(image: Tensor) -> list[tuple[int, Tensor]]:
-    return [(turn, torch.rot90(image, turn, (2, 3))) for turn in range(4)]
+    return [(turn, turned(image, turn)) for turn in range(4)]
 
 
 def _moved_down(hidden: Tensor) -> Tensor:
