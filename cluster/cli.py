@@ -49,6 +49,7 @@ class Options:
     settings: Mapping[str, list[Any]]
     data: Mapping[str, Any]
     noises: tuple[str, ...]
+    criterion: str | None = None
 
 
 def run(study: Study, arguments: Sequence[str]) -> int:
@@ -106,6 +107,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         settings=dict(_setting(text) for text in flags.set),
         data={**data, **({"test": tuple(data["test"])} if "test" in data else {})},
         noises=tuple(flags.noise or ()),
+        criterion=flags.criterion,
     )
 
 
@@ -140,6 +142,7 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--test", metavar="SET", action="append", help="test images: a named set or a folder (repeatable)")
     add("--channels", type=int, choices=(1, 3), help="gray or colour")
     add("--noise", metavar="NAME", action="append", help="gauss25, poisson30, film, ldct5e4, ... (repeatable)")
+    add("--criterion", metavar="NAME", help="judge without clean images: auto, upsnr, sure, ... (see docs/criteria.md)")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter; NAME=1,2,3 replaces an axis")
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
     add("--precision", choices=("fp32", "bf16"), help="numbers of the forward passes (default: the budget's)")

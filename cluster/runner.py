@@ -18,6 +18,7 @@ from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console
 from cluster.costs import estimate
+from cluster.criteria import asked, judged_by, licensed
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.session import prepare_environment, session
@@ -114,6 +115,7 @@ class Runner:
             specs = [change(spec, {"noise": noise}) for noise in options.noises for spec in same]
         given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
         given |= {name: _absolute(value) for name, value in options.data.items()}
+        given |= asked(options.criterion) if options.criterion else {}
         if "train" in given:
             facts = self._facts(str(given["train"]), given.get("channels"))
             if given.get("transductive") and given["train"] in given.get("test", specs[0].test):
@@ -136,6 +138,9 @@ class Runner:
             read = next((one for one in loaded if _share_images(one.spec, spec)), None)
             loaded.append(replace(read, spec=spec) if read else load_data(spec, options.data_root))
         self._check_told_apart(specs)
+        if options.criterion:
+            loaded = licensed(loaded, options.criterion, self.console)
+            self.study = judged_by(self.study, loaded[0].spec.criteria[0])
         return loaded
 
     def _check_told_apart(self, specs: Sequence[DataSpec]) -> None:

@@ -21,6 +21,7 @@ from cluster.study import Axis, Study
 from denoise_core.config import Search, choice
 from denoise_core.errors import UserError, nearest
 from denoise_core.method import method_class
+from denoise_core.metrics.clean_free import criteria
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
@@ -50,7 +51,7 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
     asked = [base.method, config, base.data.model_dump(mode="json"), base.contents, base.recipe.steps, options.seeds]
     spaces = {name: [one.kind, one.low, one.high, list(one.choices)] for name, one in space.items()}
     objectives = _objectives(study)
-    more = [objectives] if len(objectives) > 1 else []  # one objective leaves searches their names of before
+    more = [objectives] if objectives != ("psnr",) else []  # which leaves searches their names of before
     text = json.dumps([*asked, spaces, *more], sort_keys=True)
     search_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     journal = str(store.local / "optuna" / f"{study.name}-{search_id}.journal") if store.local else None
@@ -67,7 +68,7 @@ def _objectives(study: Study) -> tuple[str, ...]:
             raise UserError(f"{study.name} has no metric '{name}' to choose by: {nearest(name, METRICS)}.")
     if len(set(names)) < len(names):
         raise UserError(f"The objectives {', '.join(names)} of {study.name} name a metric twice: leave one out.")
-    if len(names) < 2 and names != ("psnr",):
+    if len(names) < 2 and names != ("psnr",) and not set(names) & set(criteria()):
         given = names[0] if names else "nothing"
         raise UserError(f"{study.name} chooses by {given} alone: a single objective is psnr, so name psnr as well.")
     return names

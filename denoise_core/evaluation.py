@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from denoise_core.diagnostics import GENERATED
+from denoise_core.images.image_set import ImageSet
 from denoise_core.images.windows import to_window
 from denoise_core.inference import MAX_PIXELS, denoise_image
 from denoise_core.method import Denoise, Method
@@ -22,6 +23,7 @@ from denoise_core.metrics.generation import akld
 from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import noisy_test_images
 from denoise_core.noise.models import simulated_noise
+from denoise_core.scenes import scenes
 from denoise_core.seeding import generator
 from denoise_core.specification import EVALUATION_FIELDS, LoadedData
 from denoise_core.trainer import Ranks
@@ -72,6 +74,10 @@ def evaluate(
     protocols = tuple(dict.fromkeys((method.protocol, CANONICAL)))
     result = Evaluation([], [])
     for images in data.test:
+        result.measurements.extend(_without_clean(method, images, params, data, device, ranks))
+        if noise is None and images.noisy is None:
+            result.previews.extend(_looks(method, images, device, ranks))
+            continue
         inputs = noisy_test_images(images, noise, data.spec.repeats)
         for index, (image_id, repeat, noisy, clean) in enumerate(inputs):
             if index % ranks.world != ranks.rank:
@@ -102,7 +108,15 @@ def validation(method: Method, data: LoadedData, device: torch.device) -> dict[s
     """Means over images that are neither trained on nor reported on, which ``data`` must have: ``psnr``, canonical and
     in dB, and ``akld`` of one draw an image where noise is generated."""
     assert data.validation is not None
-    values: dict[str, list[float]] = {"psnr": []}
+    values: dict[str, list[float]] = {}
+    for name in data.spec.criteria:
+        seen = scenes(data.validation, data.spec.noise)
+        for index in range(len(data.validation)):
+            for _, value in seen.values((name,), index, lambda noisy: denoise(method, noisy, device)):
+                values.setdefault(name, []).append(value)
+    if data.noise is None and data.validation.noisy is None:
+        return {name: float(np.mean(several)) for name, several in values.items()}
+    values["psnr"] = []
     for image_id, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
         noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
         values["psnr"].append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
@@ -110,6 +124,37 @@ def validation(method: Method, data: LoadedData, device: torch.device) -> dict[s
             generated = draws(method, clean, image_id, 1, device)
             values.setdefault("akld", []).append(akld(clean, noisy, generated))
     return {name: float(np.mean(several)) for name, several in values.items()}
+
+
+def _without_clean(
+    method: Method, images: ImageSet, params: Mapping[str, Any], data: LoadedData, device: torch.device, ranks: Ranks
+) -> Iterator[Measurement]:
+    """What the asked criteria say of the denoised images and of the noisy ones."""
+    names = tuple(params.get("criteria", ()))
+    if not names:
+        return
+    seen = scenes(images, params.get("test_noise") or data.spec.noise)
+    outputs: dict[str, Denoise] = {"noisy": lambda noisy: noisy}
+    if method.denoises:
+        outputs["denoised"] = lambda noisy: denoise(method, noisy, device)
+    for index in range(ranks.rank, len(images), ranks.world):
+        for output, by in outputs.items():
+            for name, value in seen.values(names, index, by):
+                yield Measurement(images.name, images.ids[index], 0, output, name, CANONICAL, value)
+
+
+def _looks(method: Method, images: ImageSet, device: torch.device, ranks: Ranks) -> Iterator[Preview]:
+    """Crops of single noisy images, denoised, and the residual around middle gray at six of its deviations."""
+    for image_id, noisy in zip(images.ids[:PREVIEW_IMAGES], images.pixels, strict=False):
+        if ranks.rank == 0 and method.denoises:
+            denoised = denoise(method, noisy, device)
+            residual = noisy.cpu() - denoised
+            shown = {
+                "noisy": noisy.cpu(),
+                "denoised": denoised,
+                "residual": 0.5 + residual / (6 * max(float(residual.std()), 1 / 255)),
+            }
+            yield from (Preview(images.name, image_id, kind, crop) for kind, crop in _crops(shown))
 
 
 def draws(method: Method, clean: Tensor, image_id: str, count: int, device: torch.device) -> Iterator[Tensor]:
@@ -170,7 +215,7 @@ def denoise(method: Method, noisy: Tensor, device: torch.device, by: Denoise | N
 
 
 def _crops(images: dict[str, Tensor]) -> Iterator[tuple[str, bytes]]:
-    height, width = images["clean"].shape[-2:]
+    height, width = images["noisy"].shape[-2:]
     top, left = max(0, (height - PREVIEW_SIDE) // 2), max(0, (width - PREVIEW_SIDE) // 2)
     for kind, image in images.items():
         crop = image[:, top : top + PREVIEW_SIDE, left : left + PREVIEW_SIDE]

@@ -20,6 +20,7 @@ from denoise_core.images.source import ImageSource, SimulatedNoiseSource
 from denoise_core.images.transductive import with_test_images
 from denoise_core.images.windows import to_window
 from denoise_core.method import Recipe, method_class, outline
+from denoise_core.metrics.clean_free import AUTO, criterion
 from denoise_core.noise.evaluation import recorded
 from denoise_core.noise.models import RECORDED, NoiseModel, simulated_noise
 from denoise_core.seeding import generator
@@ -45,6 +46,7 @@ class DataSpec(BaseModel):
     validation_set: str = Field("", description="images to choose settings on, instead: a named set or a folder")
     repeats: int = Field(1, description="noisy copies of each test image", ge=1)
     transductive: bool = Field(False, description="train on the noisy versions of the test images as well")
+    criteria: tuple[str, ...] = Field((), description="estimates of quality without clean images, measured as well")
 
     @model_validator(mode="before")
     @classmethod
@@ -58,8 +60,9 @@ class DataSpec(BaseModel):
     def _as_before(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A field that came later is left out where it says nothing: stored trials and searches keep their names."""
         fields: dict[str, Any] = usual(self)
-        if not fields.get("transductive"):
-            fields.pop("transductive", None)
+        for name in ("transductive", "criteria"):
+            if not fields.get(name):
+                fields.pop(name, None)
         return fields
 
 
@@ -69,7 +72,7 @@ SEEN_IN_WINDOW = 0.05
 """Part of a CT slice that lies inside a window at least."""
 TRAINING_FIELDS = ("noise", "noise_realisation", "window", "channels", "transductive")
 """Fields of the data, beside the images, that training sees."""
-EVALUATION_FIELDS = ("test_noise",)
+EVALUATION_FIELDS = ("test_noise", "criteria")
 """Fields of the data that training does not see: one training serves all their values."""
 
 
@@ -127,7 +130,7 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     validation = None
     if spec.validation_set:
         validation = load_images(spec.validation_set, channels=spec.channels, data_root=data_root)
-    elif spec.validation and (spec.noise != RECORDED or train.noisy is not None):
+    elif spec.validation and (spec.noise != RECORDED or train.noisy is not None or spec.criteria):
         train, validation = train.hold_out(spec.validation)
     test = tuple(load_images(name, channels=spec.channels, data_root=data_root) for name in spec.test)
     _check_recorded(spec, validation, test)
@@ -148,12 +151,29 @@ def _check_given(spec: DataSpec) -> None:
 
 
 def _check_recorded(spec: DataSpec, validation: ImageSet | None, test: tuple[ImageSet, ...]) -> None:
-    """Raises UserError for single images where recorded pairs are measured, or trained on as the test images are."""
-    if validation is not None and spec.noise == RECORDED:
+    """Raises UserError for single images where recorded pairs are measured, or trained on as the test images are.
+
+    Criteria without clean images measure single images.
+    """
+    if spec.criteria:
+        _check_criteria(spec)
+    if validation is not None and spec.noise == RECORDED and not spec.criteria:
         recorded(validation)
-    for one in test:
+    for one in test if not spec.criteria or spec.transductive else ():
         if (spec.test_noise or spec.noise) == RECORDED or (spec.transductive and spec.noise == RECORDED):
             recorded(one)
+
+
+def _check_criteria(spec: DataSpec) -> None:
+    """Raises UserError for a criterion that does not exist, and where a window changes the noise before it is seen."""
+    for name in spec.criteria:
+        if name != AUTO:  # it is chosen when the images are known
+            criterion(name)
+    if spec.window:
+        raise UserError(
+            f"Criteria without clean images know nothing of the {spec.window} window: leave --criterion out, or the "
+            "window with --set window=."
+        )
 
 
 def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:

@@ -30,7 +30,7 @@ from cluster.watching.stored import (
 )
 from denoise_core.metrics.kinds import METRICS
 
-EVALUATION_FIELDS = ("test_noise",)
+EVALUATION_FIELDS = ("test_noise", "criteria")
 """As in denoise_core.specification, which would load PyTorch."""
 
 

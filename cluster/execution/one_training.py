@@ -263,9 +263,11 @@ class Training:
         started = time.perf_counter()
         trainer.synchronise_buffers()
         values = validation(trainer.method, data, self.device)
-        value = values["psnr"]
+        value = values["psnr"] if "psnr" in values else values[data.spec.criteria[0]]
         if value != value:
-            raise TrainingDiverged(f"the validation PSNR became NaN at step {step} of {trainer.steps}")
+            raise TrainingDiverged(
+                f"what is measured on validation images became NaN at step {step} of {trainer.steps}"
+            )
         self._eval_s += time.perf_counter() - started
         self._point(step, {f"{VALIDATED}{name}": one for name, one in values.items()})
         self.objective = value

@@ -55,8 +55,8 @@ class SearchSettings:
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one objective, and so no pruning."""
-        return len(self.objectives) > 1
+        """Whether it goes by more, or something else, than PSNR, and so prunes nothing."""
+        return self.objectives != ("psnr",)
 
     def values(self, measured: Mapping[str, float]) -> tuple[float, ...] | None:
         """The objectives among what a training measured last; None where one is missing, NaN or infinite."""

@@ -24,5 +24,13 @@ METRICS: Mapping[str, MetricKind] = {
     # of generated noise
     "akld": MetricKind("AKLD", "", False, 3, 0.0, 4.0),
     "pgap": MetricKind("PGap", "dB", False, 2, -100.0, 100.0),
+    # estimates without clean images (denoise_core.metrics.clean_free)
+    "upsnr": MetricKind("uPSNR", "dB", True, 2, 0.0, 100.0),
+    "pair_risk": MetricKind("PSNR by a second frame", "dB", True, 2, 0.0, 100.0),
+    "sure": MetricKind("PSNR by SURE", "dB", True, 2, 0.0, 100.0),
+    "thinning": MetricKind("PSNR by photon thinning", "dB", True, 2, 0.0, 100.0),
+    "neighbour_risk": MetricKind("PSNR by neighbouring pixels", "dB", True, 2, 0.0, 100.0),
+    "recorrupted": MetricKind("PSNR by recorrupted pairs", "dB", True, 2, 0.0, 100.0),
+    "whiteness": MetricKind("whiteness of the residual", "dB", True, 2, -100.0, 100.0),
 }
 """Every metric by the name under which it is stored."""
