@@ -220,7 +220,7 @@ class WaveletsConfig(ClassicalConfig):
     """The transform."""
 
     wavelet: Literal["db1", "db2", "sym4", "sym8", "bior4.4"] = Param(
-        "sym4",
+        "db1",
         "the wavelet, by its name in PyWavelets",
         affects="inference",
         search=choice("db1", "db2", "sym4", "sym8"),

@@ -136,12 +136,12 @@ def test_a_hidden_pixel_gets_the_value_of_a_neighbour_never_its_own(radius: int)
 @pytest.mark.parametrize("replacement", ["neighbour", "median"])
 def test_noise2voids_loss_is_that_of_the_paper(replacement: str) -> None:
     noisy = torch.rand(2, 3, 64, 64, generator=generator("images"))
-    method, probe = tiny("noise2void", 3, replacement=replacement), Probe(0.5)
+    method, probe = tiny("noise2void", 3, replacement=replacement, share=0.03), Probe(0.5)
     method.network = probe
     loss = loss_of(method, noisy)
     shown, given = probe.inputs[0].numpy(), noisy.numpy()
     hidden = (shown != given).any(1)
-    assert 0.02 < hidden.mean() < 0.04  # the share, 0.03
+    assert 0.02 < hidden.mean() < 0.04
     errors = [(0.5 * shown[n, :, y, x] - given[n, :, y, x]) ** 2 for n, y, x in zip(*hidden.nonzero(), strict=True)]
     assert loss.item() == pytest.approx(np.mean(errors), rel=1e-5)
 
@@ -149,7 +149,7 @@ def test_noise2voids_loss_is_that_of_the_paper(replacement: str) -> None:
 @pytest.mark.parametrize("replacement", ["neighbour", "median"])
 def test_noise2void_never_sees_the_value_that_it_is_asked_for(replacement: str) -> None:
     noisy = torch.rand(2, 1, 64, 64, generator=generator("images"), requires_grad=True)
-    method = tiny("noise2void", replacement=replacement)
+    method = tiny("noise2void", replacement=replacement, share=0.03)
     seen: list[Tensor] = []
     method.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     loss_of(method, noisy)
