@@ -46,7 +46,8 @@ def run(flags: argparse.Namespace, console: Console) -> int:
         names, scenes = _scenes(Path(flags.path).expanduser(), flags.channels)
         images: Sequence[Tensor] = [scene[0] for scene in scenes]
     else:
-        names, images, scenes = *_images(flags), []
+        scenes = []
+        names, images = _images(flags)
     report = noise_report(images, scenes, names=names)
     _say(report, console)
     if flags.html is not None:
@@ -77,7 +78,7 @@ def _images(flags: argparse.Namespace) -> tuple[Sequence[str], Sequence[Tensor]]
     return loaded.ids, loaded.pixels if loaded.noisy is None else loaded.noisy
 
 
-def _scenes(folder: Path, channels: int | None) -> tuple[list[str], list[list[Tensor]]]:
+def _scenes(folder: Path, channels: int | None) -> tuple[Sequence[str], list[list[Tensor]]]:
     """Names of the scenes, and the frames of each. Raises UserError for a folder that is laid out otherwise."""
     from denoise_core.images.folder import READERS, load_folder
 

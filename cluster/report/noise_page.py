@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
@@ -68,9 +69,15 @@ def suits(report: NoiseReport) -> list[Suits]:
     for name, method in methods().items():
         assumes = method.assumes
         fields = " and ".join(FIELDS.get(field, field) for field in assumes.fields)
-        needs = (assumes.zero_mean, assumes.pixel_independent, assumes.signal_independent)
-        held = [text if needed else "" for needed, text in zip(needs, (zero_mean, pixel, signal), strict=True)]
-        found.append(Suits(name, *held, fields))
+        found.append(
+            Suits(
+                name,
+                zero_mean if assumes.zero_mean else "",
+                pixel if assumes.pixel_independent else "",
+                signal if assumes.signal_independent else "",
+                fields,
+            )
+        )
     return sorted(found, key=lambda one: (one.fails, one.method))
 
 
@@ -207,7 +214,7 @@ def draw_values(report: NoiseReport, images: Sequence[Tensor]) -> Any:
     return canvas
 
 
-def _edges(low: float, high: float, step: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _edges(low: float, high: float, step: float) -> npt.NDArray[Any]:
     """Borders of bins, each of equally many steps of the values: else some bins would get more values than others."""
     if not step:
         return np.linspace(low, high, BINS + 1)

@@ -90,13 +90,16 @@ def clipped_part(tiles: Tensor, ends: tuple[float, float]) -> Tensor:
 class Tiles:
     """What the tiles of one image measure; each (N,), but ``flat`` are the places of the flattest.
 
-    ``mean``: intensity. ``fine``: variance of the high-pass. ``missed``: see :func:`missed_by_high_pass`.
+    ``mean``: intensity. ``fine``: variance of the high-pass. ``missed``: that around a plane over that of the
+    high-pass, in flat tiles: 1 for white noise, else more, with what of the scene is finer than a tile.
+    ``least_missed``: see :func:`missed_by_high_pass`, which sees less of the scene and less of the noise.
     """
 
     mean: Tensor
     fine: Tensor
     flat: Tensor
     missed: float
+    least_missed: float
 
     @property
     def level(self) -> float:
@@ -120,7 +123,10 @@ def measured_tiles(image: Tensor, ends: tuple[float, float]) -> Tiles:
     groups = usable[mean[usable].argsort(stable=True)].tensor_split(max(1, min(MOST_BINS, len(usable) // 32)))
     flat = [group[structure[group].argsort(stable=True)[: math.ceil(WEAKEST * len(group))]] for group in groups]
     chosen = torch.cat(flat)
-    return Tiles(mean, high_pass(tiles).square().mean((1, 2)), chosen, missed_by_high_pass(tiles[chosen]))
+    fine, flat_tiles = high_pass(tiles).square().mean((1, 2)), tiles[chosen]
+    whole = without_plane(flat_tiles).square().mean((1, 2))
+    missed = max(1.0, float((whole / fine[chosen].clamp_min(1e-12)).median()))
+    return Tiles(mean, fine, chosen, missed, min(missed, missed_by_high_pass(flat_tiles)))
 
 
 def variance_by_intensity(images: Sequence[Tiles], *, correlated: bool) -> list[tuple[float, float]]:

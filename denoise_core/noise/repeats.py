@@ -85,7 +85,8 @@ def _spectrum(frame: Tensor) -> Tensor:
     down, right = (torch.fft.fftfreq(edge, dtype=torch.float64) for edge in (height, width))
     blur = torch.exp(-2 * (math.pi * BLUR) ** 2 * (down[:, None].square() + right.square()))
     blur = torch.where(down[:, None].square() + right.square() > 0, blur, 0.0)
-    return blur * spectrum / spectrum.abs().clamp_min(1e-12).sqrt()
+    damped: Tensor = spectrum / spectrum.abs().clamp_min(1e-12).sqrt()
+    return blur * damped
 
 
 def _transform_at(cross: Tensor, down: Tensor, right: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class NoiseReport:
     pixels at the least and the largest value that occurs, which are ``ends``. ``step`` is the smallest step between
     values, 0 where they are continuous. ``jpeg_grid`` is by how much gradients are larger across a grid of 8 x 8 than
     within. ``zero_mean`` is known where repeated frames exist. ``spread`` are the 10th and 90th percentile of the
-    images' own ``sigma``; ``median`` is the median intensity.
+    images' own ``sigma``; ``median`` is the median intensity. ``least`` is below ``sigma`` where single images cannot
+    tell correlated noise from the scene: as low may the deviation be.
     """
 
     images: int
@@ -73,6 +74,7 @@ class NoiseReport:
     jpeg: bool
     zero_mean: ZeroMean | None
     spread: tuple[float, float] = (0.0, 0.0)
+    least: float = 0.0
     ends: tuple[float, float] = (0.0, 1.0)
     median: float = 0.5
 
@@ -118,7 +120,7 @@ def noise_report(
     """
     scenes = [list(scene) for scene in repeats]
     _check(images, scenes, names)
-    shown = _evenly(images)
+    shown = [image.detach().float().cpu() for image in _evenly(images)]
     ends = data_ends(shown)
     parts = [part for image in shown for part in _parts(image)]
     looked_at = [_parts_of_scene(scene) for scene in _evenly(scenes)]
@@ -141,7 +143,7 @@ def noise_report(
         correlation=measured.correlation, autocorrelation=measured.spatial.lags,
         channel_correlation=measured.spatial.channels, clipped_low=low, clipped_high=high,
         step=step, jpeg_grid=ratio, jpeg=jpeg, zero_mean=means,
-        spread=single.spread, ends=ends, median=measured.median,
+        spread=single.spread, least=measured.least * measured.sigma, ends=ends, median=measured.median,
     )  # fmt: skip
 
 
@@ -155,6 +157,7 @@ class _Measured:
     correlation: Correlation
     spatial: Spatial
     spread: tuple[float, float]
+    least: float = 1.0
 
     @property
     def sigma(self) -> float:
@@ -162,16 +165,26 @@ class _Measured:
 
 
 def _of_images(images: Sequence[Tensor], ends: tuple[float, float], step: float) -> _Measured:
-    """From the flattest tiles. Where noise is correlated, what the high-pass takes of it is added again."""
+    """From the flattest tiles. Where noise is correlated, what the high-pass takes of it is added again.
+
+    On recorded noise with a known truth (``fmd``, ``cc15``, ``sidd_sample``) that gives 0.94, 0.77 and 0.9 of it.
+    """
     tiles = [measured_tiles(image, ends) for image in images]
     levels = torch.tensor([one.level for one in tiles])
     scale = _scale(step, math.sqrt(float(levels.median())))
     correlation, lags = _correlations([image * scale for image in images], (scale * ends[0], scale * ends[1]), scale)
     curve = variance_by_intensity(tiles, correlated=correlation.correlated)
     own = (levels * torch.tensor([one.missed if correlation.correlated else 1.0 for one in tiles])).sqrt()
+    least = float(torch.tensor([math.sqrt(one.least_missed / one.missed) for one in tiles]).median())
     median = float(torch.cat([one.mean for one in tiles]).median())
     return _Measured(
-        curve, fit_line(curve), median, correlation, lags, (float(own.quantile(0.1)), float(own.quantile(0.9)))
+        curve,
+        fit_line(curve),
+        median,
+        correlation,
+        lags,
+        (float(own.quantile(0.1)), float(own.quantile(0.9))),
+        least if correlation.correlated else 1.0,
     )
 
 
@@ -239,10 +252,10 @@ def _evenly(things: Sequence[Kind]) -> Sequence[Kind]:
 def _parts(image: Tensor) -> list[Tensor]:
     """The image, or of a large one evenly placed parts, at multiples of 8 pixels."""
     if image.shape[1] * image.shape[2] <= (PART * PARTS) ** 2:
-        return [image.float().cpu()]
+        return [image.detach().float().cpu()]
     rows, columns = ([(edge - PART) * k // (PARTS - 1) // 8 * 8 for k in range(PARTS)] for edge in image.shape[1:])
     places = dict.fromkeys((max(0, top), max(0, left)) for top in rows for left in columns)
-    return [image[:, top : top + PART, left : left + PART].float().cpu() for top, left in places]
+    return [image[:, top : top + PART, left : left + PART].detach().float().cpu() for top, left in places]
 
 
 def _parts_of_scene(scene: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,12 +39,13 @@ def clipped(images: Sequence[Tensor], ends: tuple[float, float]) -> tuple[float,
 
 def smallest_step(images: Sequence[Tensor]) -> float:
     """The smallest step between values that occur, where all are multiples of it apart; else 0 (continuous)."""
-    values = torch.empty(0, dtype=torch.float64)
+    found = np.empty(0, np.float32)
     for image in images:
         some = image.flatten()[:: max(1, image.numel() // MOST_PIXELS)]
-        values = torch.cat([values, some.unique().double()]).unique()
-        if len(values) > MOST_VALUES:
+        found = np.unique(np.concatenate([found, some.numpy()]))
+        if len(found) > MOST_VALUES:
             return 0.0
+    values = torch.from_numpy(found).double()
     gaps = values.diff()
     if not len(gaps):
         return 0.0

@@ -46,7 +46,10 @@ def _level(report: NoiseReport) -> str:
     said = f"The noise has a standard deviation of {eight_bit(report.sigma)} ({report.sigma:.4f}) at the median "
     said += f"intensity of {report.median:.3f}, measured {how}."
     if not report.exact and not report.pixel_independent:
-        said += " That is an estimate, for correlated noise and the finest of the scene look alike; repeats would tell."
+        said += (
+            " That is an estimate, for correlated noise and the finest of the scene look alike: it may be as low as "
+        )
+        said += f"{eight_bit(report.least)}; repeated frames would tell."
     low, high = report.spread
     if low and high > 1.5 * low:
         said += f" Images differ: from {eight_bit(low)} to {eight_bit(high)}."
