@@ -160,7 +160,7 @@ def _png(path: Path) -> Picture:
         text = PngInfo()
         for name, value in info.items():
             if isinstance(value, str):
-                text.add_text(name, value)
+                text.add_text(str(name), value)
         kept = {name: info[name] for name in ("dpi", "icc_profile") if name in info}
         Image.fromarray(values).save(aside, "PNG", pnginfo=text, **kept)
 
@@ -175,6 +175,8 @@ def _png(path: Path) -> Picture:
 
 def _tiff(path: Path, stack: contextlib.ExitStack) -> Picture:
     tiff = stack.enter_context(tifffile.TiffFile(path))
+    if not tiff.series:
+        raise ValueError("it holds no pages")
     if len(tiff.series) != 1:
         raise UserError(
             f"{path} holds {len(tiff.series)} series of images of different kinds: save each as a file of its own."

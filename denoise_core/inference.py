@@ -107,7 +107,7 @@ def pad_to_multiple(images: Tensor, multiple: int = 32, *, square: bool = False)
     longer than the image. The caller crops the result to H x W.
     """
     height, width = images.shape[-2:]
-    longest = max(height, width) if square else 0
+    longest = (height + width + abs(height - width)) // 2  # the larger, in arithmetic, as below
     down, right = (_next_multiple(longest if square else side, multiple) for side in (height, width))
     rows = _reflected(height, down, images.device)
     columns = _reflected(width, right, images.device)

@@ -331,4 +331,5 @@ def _as_type(values: NDArray[np.float32], dtype: Any, scale: float) -> Array:
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return (values * np.float32(scale)).astype(kind)
-    return np.clip(np.rint(values * np.float32(scale)), 0, np.iinfo(kind).max).astype(kind)
+    whole: Array = np.clip(np.rint(values * np.float32(scale)), 0, np.iinfo(kind).max).astype(kind)
+    return whole

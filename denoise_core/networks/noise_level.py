@@ -62,7 +62,7 @@ class NoiseLevel(nn.Module):
         official = self.start == "official"
         if self.form == "multivariate":
             if not official:
-                raw = torch.cat([raw[:, at : at + 1] + (at in DIAGONAL) for at in range(6)], dim=1)
+                raw = torch.cat([raw[:, at : at + 1] + float(at in DIAGONAL) for at in range(6)], dim=1)
             return covariance_of(raw * self.scale).mean((2, 3), keepdim=True)
         if self.form == "homoscedastic":
             raw = raw.mean((2, 3), keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from denoise_core.errors import UserError
 from denoise_core.export import TOLERANCE, Card, export, obstacle
 from denoise_core.inference import turned
 from denoise_core.method import Method, create, method_class, methods
-from denoise_core.model import Model, ModelInfo
+from denoise_core.model import Model, ModelInfo, load
 
 SIZES = ((37, 53), (64, 65), (32, 96), (5, 41))
 CARD = Card(("A Person",), "CC-BY-4.0")
@@ -41,7 +42,7 @@ def check(method: Method, run: Any, channels: int = 1) -> None:
         noisy = torch.rand(1, channels, *side, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             want = method.denoise(noisy).numpy()
-        assert 0.01 < want.std() or side == SIZES[-1]
+        assert want.std() > 0.01
         np.testing.assert_allclose(run(noisy.numpy()), want, atol=TOLERANCE, rtol=0)
 
 
@@ -76,7 +77,7 @@ def test_most_methods_can_be_exported() -> None:
     [
         ("neighbor2neighbor", 3, {"padding": "square"}),
         ("danet", 3, {"ensemble": True}),
-        ("dbsn", 3, {"estimate": "bayes", "noise_form": "multivariate", "noise_network": "set"}),
+        ("dbsn", 3, {"estimate": "bayes", "noise_form": "multivariate", "noise_network": "shared"}),
         ("gan2gan", 1, {"network": "unet"}),
     ],
 )
@@ -114,3 +115,23 @@ def test_a_package_names_its_authors(tmp_path: Path) -> None:
     pytest.importorskip("bioimageio.spec", reason="the extra bio is not installed")
     with pytest.raises(UserError, match="--author"):
         export(Model(trained("dncnn_b"), ModelInfo()), tmp_path / "m.zip", "bioimage", Card((), "CC-BY-4.0"))
+
+
+def test_the_model_zoo_accepts_and_runs_a_package(tmp_path: Path) -> None:
+    zoo = pytest.importorskip("bioimageio.core", reason="the extra bio is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    model, path = Model(trained("neighbor2neighbor"), ModelInfo(trial_id="abc")), tmp_path / "m.zip"
+    try:
+        export(model, path, "bioimage", CARD)
+    except UserError as error:
+        assert "does not work with pydantic" in str(error)
+        pytest.skip(str(error))
+    summary = zoo.test_model(path)
+    assert summary.status == "passed", summary.format()
+    described = zoo.load_description(path)
+    assert {one.name for one in described.authors} == {"A Person"}
+    assert "CVPR 2021" in described.cite[0].text
+    assert described.license == "CC-BY-4.0"
+    with zipfile.ZipFile(path) as package:
+        package.extract("model.safetensors", tmp_path)
+    assert load(tmp_path / "model.safetensors").info.trial_id == "abc"
