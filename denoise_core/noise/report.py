@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median as median_of
 from typing import TypeVar
 
 import torch
@@ -34,8 +35,9 @@ LEAST_SIDE = 16
 """Edge of the smallest image that is measured, in pixels."""
 MOST_IMAGES, PART, PARTS = 200, 512, 4
 """Images that are looked at, evenly chosen, and of those larger than four parts of 512 pixels a side, so many parts."""
-CHANGES = 1.25
-"""Noise whose variance differs by less than this factor over the intensities that occur counts as the same."""
+CHANGES, UNEVEN = 1.25, 1.5
+"""Noise whose variance differs by less than this factor over the intensities counts as the same: on a sure line, and
+between the thirds of the curve, where it follows no line (photographs after a tone curve)."""
 
 Kind = TypeVar("Kind")
 __all__ = ["Correlation", "NoiseReport", "ZeroMean", "noise_report"]
@@ -90,8 +92,25 @@ class NoiseReport:
 
     @property
     def signal_independent(self) -> bool:
-        """Whether the variance does not change with the intensity, by more than can be told and by a quarter."""
-        return not self.slope_sure or self.variance_ratio < CHANGES
+        """Whether the variance does not change with the intensity, on a line or otherwise, by more than can be told."""
+        return not self.on_line and self.uneven < UNEVEN
+
+    @property
+    def on_line(self) -> bool:
+        """Whether the variance grows or falls with the intensity, surely and by a quarter."""
+        return self.slope_sure and self.variance_ratio >= CHANGES
+
+    @property
+    def thirds(self) -> tuple[float, ...]:
+        """Median standard deviation of the dark, middle and bright third of the curve; empty for less than six bins."""
+        count = len(self.curve)
+        parts = [self.curve[count * k // 3 : count * (k + 1) // 3] for k in range(3)] if count >= 6 else []
+        return tuple(median_of(deviation for _, deviation in part) for part in parts)
+
+    @property
+    def uneven(self) -> float:
+        """The largest over the smallest variance of the thirds, 1 where there are none."""
+        return (max(self.thirds) / max(min(self.thirds), 1e-12)) ** 2 if self.thirds else 1.0
 
     @property
     def variance_ratio(self) -> float:
@@ -176,11 +195,11 @@ def _of_images(images: Sequence[Tensor], ends: tuple[float, float], step: float)
     curve = variance_by_intensity(tiles, correlated=correlation.correlated)
     own = (levels * torch.tensor([one.missed if correlation.correlated else 1.0 for one in tiles])).sqrt()
     least = float(torch.tensor([math.sqrt(one.least_missed / one.missed) for one in tiles]).median())
-    median = float(torch.cat([one.mean for one in tiles]).median())
+    middle = float(torch.cat([one.mean for one in tiles]).median())
     return _Measured(
         curve,
         fit_line(curve),
-        median,
+        middle,
         correlation,
         lags,
         (float(own.quantile(0.1)), float(own.quantile(0.9))),

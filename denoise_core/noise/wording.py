@@ -25,7 +25,7 @@ def headline(report: NoiseReport) -> str:
     said = f"Noise of {eight_bit(report.sigma)}"
     if report.correlation.windows:
         said += ", independent from pixel to pixel" if report.pixel_independent else ", shared by neighbouring pixels"
-    way = "grows" if report.gain > 0 else "falls"
+    way = ("grows" if report.gain > 0 else "falls") if report.on_line else "changes"
     said += ", equally strong everywhere" if report.signal_independent else f", which {way} with the intensity"
     if report.jpeg:
         said += ", in images that were compressed as JPEG"
@@ -63,6 +63,11 @@ def _by_intensity(report: NoiseReport) -> str:
         return (
             f"Its strength does not measurably follow the intensity: {eight_bit(first[1])} where it is {first[0]:.2f}, "
             f"{eight_bit(last[1])} where it is {last[0]:.2f} ({line})."
+        )
+    if not report.on_line:
+        dark, middle, bright = (eight_bit(one) for one in report.thirds)
+        return (
+            f"It follows the intensity, on no line: {dark} where it is dark, {middle} between, {bright} where bright."
         )
     way = "grows" if report.gain > 0 else "falls"
     return (

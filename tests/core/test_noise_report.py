@@ -274,6 +274,8 @@ def test_recorded_photographs(data_root: Path) -> None:
     report = recorded("cc15", data_root)
     assert not report.pixel_independent and report.jpeg
     assert report.channel_correlation is not None and report.channel_correlation > 0.3
+    assert not report.signal_independent and not report.on_line  # after a tone curve: most in the middle
+    assert "on no line" in report.sentences()[1]
 
 
 def test_computed_tomography(data_root: Path) -> None:
