@@ -100,6 +100,8 @@ def evaluate(
             if repeat == 0 and image_id in images.ids[:PREVIEW_IMAGES]:
                 if generated:
                     kinds |= noise_pictures(clean, noisy, generated[0])
+                if params.get("criteria") and method.denoises:
+                    kinds["residual"] = _residual(noisy, kinds["denoised"])
                 result.previews.extend(Preview(images.name, image_id, kind, crop) for kind, crop in _crops(kinds))
     return result
 
@@ -144,17 +146,18 @@ def _without_clean(
 
 
 def _looks(method: Method, images: ImageSet, device: torch.device, ranks: Ranks) -> Iterator[Preview]:
-    """Crops of single noisy images, denoised, and the residual around middle gray at six of its deviations."""
+    """Crops of single noisy images, of what they become and of what was removed."""
     for image_id, noisy in zip(images.ids[:PREVIEW_IMAGES], images.pixels, strict=False):
         if ranks.rank == 0 and method.denoises:
             denoised = denoise(method, noisy, device)
-            residual = noisy.cpu() - denoised
-            shown = {
-                "noisy": noisy.cpu(),
-                "denoised": denoised,
-                "residual": 0.5 + residual / (6 * max(float(residual.std()), 1 / 255)),
-            }
+            shown = {"noisy": noisy.cpu(), "denoised": denoised, "residual": _residual(noisy.cpu(), denoised)}
             yield from (Preview(images.name, image_id, kind, crop) for kind, crop in _crops(shown))
+
+
+def _residual(noisy: Tensor, denoised: Tensor) -> Tensor:
+    """What was removed, around middle gray, black and white at three of its deviations."""
+    removed = noisy - denoised
+    return 0.5 + removed / (6 * max(float(removed.std()), 1 / 255))
 
 
 def draws(method: Method, clean: Tensor, image_id: str, count: int, device: torch.device) -> Iterator[Tensor]:

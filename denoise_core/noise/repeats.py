@@ -25,6 +25,10 @@ PEAK = 0.55
 
 Nothing but noise reaches 0.52 of 40 pairs, a scene below noise of 200/255 0.8 (256 x 256).
 """
+MARGIN = 8
+"""Pixels at the borders that are not compared, beside the displacement."""
+SURE = 3.0
+"""Standard deviations, of independent pixels, by which moving a frame must make the others more alike."""
 LARGEST = 1024
 """Edge of the part of a frame that is compared, in pixels."""
 
@@ -73,7 +77,26 @@ def displacement(first: Tensor, other: Tensor) -> float:
     near = _transform_at(cross, reach + centre[0], reach + centre[1])
     best = int(near.argmax())
     down, right = centre[0] + float(reach[best // len(reach)]), centre[1] + float(reach[best % len(reach)])
-    return math.hypot(down, right)
+    frames = (first[:, :height, :width].double(), other[:, :height, :width].double())
+    return math.hypot(down, right) if _moved(*frames, down, right) else 0.0
+
+
+def _moved(first: Tensor, other: Tensor, down: float, right: float) -> bool:
+    """Whether the frames are more alike when one is moved back: noise alone may put a peak beside zero, and moving it
+    then makes them less alike."""
+    height, width = first.shape[1:]
+    margin = min(math.ceil(max(abs(down), abs(right))) + MARGIN, min(height, width) // 3)
+    inside = (..., slice(margin, height - margin), slice(margin, width - margin))
+    still = (first - other)[inside].square()
+    rows, columns = (torch.fft.fftfreq(edge, dtype=torch.float64) for edge in (height, width))
+    spectrum = torch.fft.fft2(other)
+    least = math.inf
+    for sign in (-1, 1):
+        ramp = torch.exp(sign * 2j * math.pi * (down * rows[:, None] + right * columns))
+        moved = torch.fft.ifft2(spectrum * ramp).real
+        least = min(least, float((first - moved)[inside].square().mean()))
+    mean = float(still.mean())
+    return mean - least > SURE * mean * math.sqrt(2 / still.numel())
 
 
 def _spectrum(frame: Tensor) -> Tensor:

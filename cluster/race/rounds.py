@@ -1,0 +1,147 @@
+"""The rounds of a race: all entrants for a short time, the better ones for longer, within a given time.
+
+Successive halving [Jamieson & Talwalkar 2016] with the methods themselves among the settings. A round trains anew with
+more steps, as a schedule that is cut off is not that of a short training. What needs no training stays to the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cluster.costs import estimate
+from cluster.plan import CELL, Plan, PlannedTrial, task_of
+from cluster.race.entrants import Entrant, trained
+from cluster.results.schema import DONE
+from cluster.results.store import Store
+from denoise_core.method import method_class
+from denoise_core.metrics.clean_free import Criterion
+from denoise_core.specification import LoadedData, specify
+
+PARTS = (0.2, 0.5, 1.0)
+"""Steps of each round, as a part of the last one's."""
+KEPT = (1.0, 0.5, 0.25)
+"""Entrants of each round, as a part of the first one's."""
+LEAST = 2
+"""Entrants of the last round at least."""
+ROUND_S = 30.0
+"""What a round costs beside its trainings: start-up and evaluation."""
+
+Execute = Callable[[Sequence[PlannedTrial], float], bool]
+"""Trains what is given, which takes so many seconds each; False when it was interrupted."""
+
+
+@dataclass(frozen=True)
+class Lap:
+    """What a round found: steps of the longest training, and the criterion's values by entrant and image."""
+
+    part: float
+    trials: Mapping[Entrant, PlannedTrial]
+    values: Mapping[Entrant, Mapping[str, float]]
+    failed: Mapping[Entrant, str]
+
+    @property
+    def order(self) -> list[Entrant]:
+        """Who was measured, the best first."""
+        return sorted(self.values, key=lambda one: -_mean(self.values[one]))
+
+
+class Race:
+    """Runs the rounds of one race on loaded images."""
+
+    def __init__(
+        self, data: LoadedData, criterion: Criterion | None, budget: str, seed: int, store: Store, execute: Execute
+    ):
+        self.data, self.criterion, self.budget, self.seed = data, criterion, budget, seed
+        self.store, self._execute = store, execute
+
+    def run(self, entrants: Sequence[Entrant], seconds: float, lanes: int, say: Callable[[str], None]) -> list[Lap]:
+        """All rounds, in about so many seconds on ``lanes`` trainings at a time; fewer where it was interrupted.
+
+        Without a criterion nobody can be told to be better: everybody is trained once.
+        """
+        still = [one for one in entrants if trained(one, self.data.spec.channels, self.budget)]
+        free = [one for one in entrants if one not in still]
+        parts, kept = (PARTS, KEPT) if self.criterion is not None and len(still) > LEAST else ((1.0,), (1.0,))
+        costs = self._costs(still)
+        scale = self._scale(costs, parts, kept, (seconds - ROUND_S * len(parts)) * lanes)
+        laps: list[Lap] = []
+        for number, part in enumerate(parts):
+            if laps:
+                ranked = [one for one in laps[-1].order if one in still]
+                still = ranked[: max(LEAST, math.ceil(kept[number] * len(costs)))]
+            say(self._sentence(number, len(parts), len(still), part * scale))
+            trials = {one: self.trial(one, part * scale) for one in [*still, *free]}
+            mean = sum(costs.get(one, 0.0) for one in still) * part * scale / max(1, len(still))
+            if not self._execute(list(trials.values()), mean):
+                break
+            laps.append(self._read(part * scale, trials))
+        return laps
+
+    def trial(self, entrant: Entrant, part: float) -> PlannedTrial:
+        """Its training with a part of its budget's steps; what is not trained has the steps that it has."""
+        recipe = method_class(entrant.method).recipes[self.budget]
+        if trained(entrant, self.data.spec.channels, self.budget):
+            recipe = replace(recipe, steps=max(2, round(part * recipe.steps)))
+        spec = specify(entrant.method, entrant.values, self.data.spec, self.data.contents, recipe, self.seed)
+        return PlannedTrial(spec, CELL, entrant.label, {"entrant": entrant.label})
+
+    def _costs(self, entrants: Sequence[Entrant]) -> dict[Entrant, float]:
+        """Seconds of each one's whole training, measured on a few steps or known from the store."""
+        trials = {one: self.trial(one, 1.0) for one in entrants}
+        plan = Plan(list(trials.values())).read(self.store)
+        blank = replace(plan, stored={})  # what is stored is cheap, but a race of the same time must choose alike
+        found = estimate(list(trials.values()), [self.data], blank, self.store, measure=True)
+        return {one: found.alone[trial.spec.trial_id] for one, trial in trials.items()}
+
+    def _scale(
+        self, costs: Mapping[Entrant, float], parts: Sequence[float], kept: Sequence[float], seconds: float
+    ) -> float:
+        """The part of the budgets' steps that the last round can afford, at most all of them."""
+        if not costs:
+            return 1.0
+        mean = sum(costs.values()) / len(costs)
+        whole = sum(
+            part * mean * max(LEAST, math.ceil(share * len(costs))) for part, share in zip(parts, kept, strict=True)
+        )
+        return min(1.0, max(0.02, seconds / whole)) if whole > 0 else 1.0
+
+    def _read(self, part: float, trials: Mapping[Entrant, PlannedTrial]) -> Lap:
+        rows = self.store.trials([one.spec.trial_id for one in trials.values()])
+        values: dict[Entrant, dict[str, float]] = {}
+        failed: dict[Entrant, str] = {}
+        for entrant, trial in trials.items():
+            row = rows.get(trial.spec.trial_id)
+            if row is None or row["status"] != DONE:
+                failed[entrant] = row["error"] if row else "it was not trained"
+                continue
+            name = self.criterion.name if self.criterion else ""
+            found = measured(self.store, trial, name)
+            if found or not name:
+                values[entrant] = found
+            else:
+                failed[entrant] = "its results could not be measured"
+        return Lap(part, trials, values, failed)
+
+    def _sentence(self, number: int, rounds: int, count: int, part: float) -> str:
+        share = f"{100 * part:.0f} % of the {self.budget} budget's steps"
+        return f"Round {number + 1} of {rounds}: {count} trainings with {share}."
+
+
+def measured(store: Store, trial: PlannedTrial, metric: str, output: str = "denoised") -> dict[str, float]:
+    """What was measured of each image: value by id."""
+    columns = ["image_id", "output", "metric", "protocol", "value"]
+    rows = store.read("measurements", [trial.spec.evaluation_id], columns).to_pylist()
+    chosen = [one for one in rows if one["metric"] == metric and one["output"] == output]
+    return {one["image_id"]: one["value"] for one in chosen if one["protocol"] == "canonical"}
+
+
+def tasks(trials: Sequence[PlannedTrial], store: Store) -> list[object]:
+    """What is left to train of them."""
+    plan = Plan(list(trials)).read(store)
+    return [task_of(group) for group in plan.trainings_left.values()]
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values) if values else math.nan
