@@ -28,6 +28,7 @@ from cluster.race.rounds import Lap, Race, measured, tasks
 from cluster.race.standing import Standing, standing
 from cluster.results.store import Store
 from denoise_core.errors import UserError
+from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
 from denoise_core.method import method_class
 from denoise_core.metrics.clean_free import AUTO, Choice
@@ -134,11 +135,13 @@ class Command:
                 "kept to judge on: give more images, or cut large ones into parts. denoise-studies noise measures even "
                 "one image."
             )
+        whole, numbers = _numbered(noisy, images, flags.channels, root)
         held = max(2, len(images) // 4)
         places = [(2 * number + 1) * len(images) // (2 * held) for number in range(held)]
         rest = [number for number in range(len(images)) if number not in places]
+        learned, judged = (_some(whole, [numbers[place] for place in some]) for some in (rest, places))
         spec = DataSpec(
-            train=_some(noisy, rest), test=(_some(noisy, places),), clean=_absolute(flags.clean) if flags.clean else "",
+            train=learned, test=(judged,), clean=_absolute(flags.clean) if flags.clean else "",
             noise=flags.noise or RECORDED, noise_realisation="frozen", channels=1 if images.channels == 1 else 3,
             criteria=(flags.criterion,),
         )  # fmt: skip
@@ -217,7 +220,8 @@ class Command:
         truth = {one: value for lap in laps for one, value in _truth(store, lap).items()}
         found = None if isinstance(self.choice, str) else standing(self.choice.criterion, laps, truth)
         winner = _winner(found, last)
-        use = self._export(store, last.trials[winner]) if winner is not None else []
+        useful = winner is not None and (found is None or found.useful)
+        use = self._export(store, last.trials[winner]) if winner is not None and useful else []
         verdict = found.verdict() if found is not None else advice.unranked(winner)
         self.console.say("")
         self.console.say(verdict, style="bold")
@@ -282,8 +286,15 @@ def _pictures(store: Store, trial: PlannedTrial) -> Mapping[str, bytes]:
     return {row["kind"]: row["png"] for row in rows if row["image_id"] == first}
 
 
+def _numbered(name: str, images: ImageSet, channels: int | None, root: Path | None) -> tuple[str, list[int]]:
+    """The set that ``name`` selects from, and the places of ``images`` in it."""
+    whole = name.rpartition("[")[0] if name.endswith("]") and not Path(name).is_dir() else name
+    ids = load_images(whole, channels=channels, data_root=root).ids if whole != name else images.ids
+    return whole, [ids.index(one) for one in images.ids]
+
+
 def _some(name: str, places: Sequence[int]) -> str:
-    """These images of a set, or of a selection of one."""
+    """The images of a set at these places."""
     return f"{name}[{','.join(map(str, places))}]"
 
 

@@ -54,11 +54,16 @@ class Standing:
         last = self.best.lap
         return [one for one in self.places[1:] if one.lap == last and not one.told_apart]
 
+    @property
+    def useful(self) -> bool:
+        """Whether the best is better than the noisy images, beyond chance."""
+        return self.best.entrant.method != NOISY and (self.over_noisy is None or self.over_noisy.low > 0)
+
     def verdict(self) -> str:
         """The recommendation in a sentence or two, with its uncertainty."""
         name, count = self.best.entrant.label, f"{self.images} images"
         judged = f"by {self.criterion.title} ({self.best.value:.2f} dB)"
-        if self.best.entrant.method == NOISY or (self.over_noisy is not None and self.over_noisy.low <= 0):
+        if not self.useful:
             return (
                 f"On {count} no method is better than the noisy images beyond chance, {judged}: use none of them yet."
             )

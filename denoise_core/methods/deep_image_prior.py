@@ -55,6 +55,11 @@ class SingleImage(Untrained):
         # kept with the state, so that a training that is loaded later gives the same images
         self.register_buffer("seed", torch.randint(2**31, ()))
 
+    @property
+    def learns_at_inference(self) -> bool:
+        """Always."""
+        return True
+
     def denoise(self, noisy: Tensor) -> Tensor:
         """Each of (N, C, H, W) by a fit of its own, clipped to [0, 1]; the same at every call."""
         results = []
