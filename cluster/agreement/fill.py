@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from cluster.execution.one_training import Training
 from cluster.results.schema import DONE
 from cluster.results.store import Store
 from denoise_core.errors import UserError
-from denoise_core.images.image_set import ImageSet
 from denoise_core.method import Recipe, method_class
 from denoise_core.metrics.clean_free import criteria
 from denoise_core.scenes import scenes
@@ -45,7 +44,7 @@ def fill(store: Store, data_root: Path | None, most: int, console: Console) -> i
         training = Training(task, row["study"], row["budget"], store, Ranks(), torch.device("cpu"))
         if store.has("measurements", training._evaluation_id(params)):
             continue
-        if training.evaluate_stored(lambda data=data: data):
+        if training.evaluate_stored(partial(_same, data)):
             done += 1
             console.say(f"measured {row['method']}, seed {row['seed']}, {spec.data.noise} ({trial_id})", style="dim")
     return done
@@ -64,11 +63,15 @@ def data_of(store: Store, data_root: Path | None) -> list[LoadedData]:
     """The images of every kind of data in the store that is at hand."""
     texts = {row["data_json"] for row in store.trials(store.names("trials"), ["trial_id", "data_json"]).values()}
     found = [_loaded(text, data_root) for text in sorted(texts)]
-    seen: dict[tuple[str, Sequence[ImageSet]], LoadedData] = {}
+    seen: dict[tuple[str, tuple[str, ...]], LoadedData] = {}
     for one in found:
         if one is not None:
             seen.setdefault((one.spec.noise, one.spec.test), one)
     return list(seen.values())
+
+
+def _same(data: LoadedData) -> LoadedData:
+    return data
 
 
 def _asked(spec: TrialSpec) -> dict[str, Any]:

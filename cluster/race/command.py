@@ -140,11 +140,12 @@ class Command:
         places = [(2 * number + 1) * len(images) // (2 * held) for number in range(held)]
         rest = [number for number in range(len(images)) if number not in places]
         learned, judged = (_some(whole, [numbers[place] for place in some]) for some in (rest, places))
-        spec = DataSpec(
-            train=learned, test=(judged,), clean=_absolute(flags.clean) if flags.clean else "",
-            noise=flags.noise or RECORDED, noise_realisation="frozen", channels=1 if images.channels == 1 else 3,
-            criteria=(flags.criterion,),
-        )  # fmt: skip
+        given = {
+            "train": learned, "test": (judged,), "clean": _absolute(flags.clean) if flags.clean else "",
+            "noise": flags.noise or RECORDED, "noise_realisation": "frozen", "channels": images.channels,
+            "criteria": (flags.criterion,),
+        }  # fmt: skip
+        spec = DataSpec.model_validate(given)
         return load_data(spec, root)
 
     @cached_property

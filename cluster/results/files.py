@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pyarrow as pa
@@ -264,8 +264,8 @@ def _in_one_request(filesystem: pafs.FileSystem, address: str) -> pafs.FileSyste
     if not isinstance(filesystem, pafs.S3FileSystem):
         return filesystem
     given = dict(parse_qsl(urlsplit(address).query))
-    options = {name: given[name] for name in ("scheme", "endpoint_override", "tls_ca_file_path") if name in given}
-    options = {**options, "region": filesystem.region, "background_writes": False}
+    options: dict[str, Any] = {"region": filesystem.region, "background_writes": False}
+    options |= {name: given[name] for name in ("scheme", "endpoint_override", "tls_ca_file_path") if name in given}
     try:
         return pafs.S3FileSystem(**options, allow_delayed_open=True)
     except TypeError:  # an older Arrow
