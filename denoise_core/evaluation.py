@@ -23,7 +23,6 @@ from denoise_core.metrics.generation import akld
 from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import noisy_test_images
 from denoise_core.noise.models import simulated_noise
-from denoise_core.scenes import scenes
 from denoise_core.seeding import generator
 from denoise_core.specification import EVALUATION_FIELDS, LoadedData
 from denoise_core.trainer import Ranks
@@ -112,6 +111,8 @@ def validation(method: Method, data: LoadedData, device: torch.device) -> dict[s
     assert data.validation is not None
     values: dict[str, list[float]] = {}
     for name in data.spec.criteria:
+        from denoise_core.scenes import scenes  # here: most studies use none
+
         seen = scenes(data.validation, data.spec.noise)
         for index in range(len(data.validation)):
             for _, value in seen.values((name,), index, lambda noisy: denoise(method, noisy, device)):
@@ -135,6 +136,8 @@ def _without_clean(
     names = tuple(params.get("criteria", ()))
     if not names:
         return
+    from denoise_core.scenes import scenes
+
     seen = scenes(images, params.get("test_noise") or data.spec.noise)
     outputs: dict[str, Denoise] = {"noisy": lambda noisy: noisy}
     if method.denoises:

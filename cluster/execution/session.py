@@ -73,6 +73,9 @@ def prepare_environment(address: str | None) -> None:
     if address is None:
         # a dozen small processes of a cluster of our own, each with its metrics, take their time from the training
         chosen["RAY_metrics_report_interval_ms"] = "30000"
+        chosen["RAY_prestart_worker_first_driver"] = (
+            "0"  # workers without our packages, which none of our tasks can use
+        )
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: workers save and return

@@ -21,7 +21,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
@@ -86,7 +85,9 @@ def draw_scene(rng: Rng) -> NDArray[np.uint8]:
     _add_membranes(image, tissue, rng)
     _add_densities(image, tissue, rng)
     image += _texture(rng) * (0.45 + 0.55 * image / CYTOPLASM)
-    focused: Floats = ndimage.gaussian_filter(image, FOCUS)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    from scipy.ndimage import gaussian_filter  # here, and not in every worker: it is slow to import
+
+    focused: Floats = gaussian_filter(image, FOCUS)[MARGIN:-MARGIN, MARGIN:-MARGIN]
     focused += EXPOSURE * max(-2.0, min(2.0, float(rng.standard_normal())))
     return np.clip(np.rint(focused), 0, 255).astype(np.uint8)
 

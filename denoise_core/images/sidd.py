@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
 
 from denoise_core.cache import Part
 from denoise_core.errors import UserError
@@ -255,6 +254,8 @@ def _blocks(path: Path, name: str) -> Array:
             "in one folder."
         )
     try:
+        from scipy.io import loadmat  # here, and not in every worker: it is slow to import
+
         found = loadmat(path, variable_names=[name]).get(name)
     except Exception as error:  # SciPy raises anything on a damaged file
         reason = str(error).rstrip(".") or type(error).__name__

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from skimage import restoration
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param, choice, uniform
@@ -29,6 +28,13 @@ TO_DEVIATION = 0.6744897501960817
 
 STEPS = 20
 FEW_CROPS: Mapping[str, Any] = {"batch_size": 4, "patch_size": 32}
+
+
+def _restoration() -> Any:
+    """scikit-image's denoisers: imported by whoever uses them, since every worker would wait for them."""
+    from skimage import restoration
+
+    return restoration
 
 
 class MeasuredConfig(MethodConfig):
@@ -186,7 +192,7 @@ class NonLocalMeans(Classical):
     def restore(self, image: Array, level: float) -> Array:
         """See :class:`Classical`."""
         config = self.config
-        return restoration.denoise_nl_means(  # type: ignore[no-any-return]
+        return _restoration().denoise_nl_means(  # type: ignore[no-any-return]
             image, config.compared, config.distance, config.smoothing * level, sigma=level, fast_mode=True,
             channel_axis=-1,
         )  # fmt: skip
@@ -211,7 +217,7 @@ class TotalVariation(Classical):
 
     def restore(self, image: Array, level: float) -> Array:
         """See :class:`Classical`."""
-        return restoration.denoise_tv_chambolle(  # type: ignore[no-any-return]
+        return _restoration().denoise_tv_chambolle(  # type: ignore[no-any-return]
             image, self.config.weight * level, max_num_iter=self.config.iterations, channel_axis=-1
         )
 
@@ -253,6 +259,6 @@ class Wavelets(Classical):
         settings: dict[str, Any] = {"wavelet": self.config.wavelet, "method": "BayesShrink", "mode": "soft"}
         for shift in product(range(self.config.shifts), repeat=2):
             rolled = np.roll(image, shift, (0, 1))
-            done = restoration.denoise_wavelet(rolled, level, rescale_sigma=False, channel_axis=-1, **settings)
+            done = _restoration().denoise_wavelet(rolled, level, rescale_sigma=False, channel_axis=-1, **settings)
             total += np.roll(done, (-shift[0], -shift[1]), (0, 1))
         return total / self.config.shifts**2

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes a second to load, in every worker
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -236,4 +236,4 @@ def _sure(x: Tensor, y: Tensor, weight: Tensor, offset: float, gain: float) -> b
     spread = (weight * (x - mean).square()).sum()
     scatter = (weight * (y - offset - gain * x).square()).sum() / (counted - 2)
     error = math.sqrt(float(scatter / spread)) if float(spread) > 0 else math.inf
-    return abs(gain) > float(stats.t.ppf((1 + LEVEL) / 2, counted - 2)) * error
+    return abs(gain) > float(stdtrit(counted - 2, (1 + LEVEL) / 2)) * error

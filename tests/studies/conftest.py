@@ -77,6 +77,8 @@ def environment() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in ("DENOISE_DATA", "RAY_ADDRESS")}
     # Ray's workers would give way to the tests that run beside these, which take longest
     variables |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "RAY_worker_niceness": "0"}
+    # workers that no study could use, since each has packages of its own
+    variables |= {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
     # a token of the tests' own: the home folder is left alone
     return {**variables, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
