@@ -18,7 +18,7 @@ FRAMES = 3
 
 
 class Scenes:
-    """The scenes of an image set, simulated noise with several frames, recorded noise with the one that there is.
+    """The scenes of an image set: several frames where noise is simulated, of recorded noise those that there are.
 
     Single images with recorded noise are noisy themselves. What a criterion of single images knows of the noise is
     measured from first frames only, as somebody has them who has no more.
@@ -42,6 +42,11 @@ class Scenes:
         """What is known from the first frames."""
         return Facts([Scene(scene.image_id, scene.frames[:1]) for scene in self.all])
 
+    @property
+    def known(self) -> Facts:
+        """What somebody knows who has these images: of simulated noise from one frame each."""
+        return self.singles if self._noise is not None else self.frames
+
     def facts(self, one: Criterion) -> Facts:
         """What is known of the noise to this criterion."""
         return self.frames if one.several_frames else self.singles
@@ -60,7 +65,8 @@ class Scenes:
         name, image = self.images.ids[index], self.images.pixels[index].cpu()
         if self._noise is None:
             noisy = image if self.images.noisy is None else self.images.noisy[index].cpu()
-            return Scene(name, (noisy,))
+            further = self.images.frames[index] if self.images.frames is not None else ()
+            return Scene(name, (noisy, *(frame.cpu() for frame in further)))
         return Scene(name, tuple(self._frame(self._noise, name, image, number) for number in range(FRAMES)))
 
     @staticmethod
@@ -80,4 +86,4 @@ def chosen(name: str, seen: Scenes) -> Choice:
     Simulated noise could be drawn as often as one likes; whoever asks for ``auto`` wants to know what would be chosen
     on images of which there is one each.
     """
-    return choose(name, seen.singles if name == AUTO else seen.facts(criterion(name)))
+    return choose(name, seen.known if name == AUTO else seen.facts(criterion(name)))

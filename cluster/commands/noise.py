@@ -38,12 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace, console: Console) -> int:
     """Reports; the exit status is 1 where repeats are refused. Raises UserError."""
     from cluster.report.noise_page import write_noise_page
+    from denoise_core.images.frames import load_frames
     from denoise_core.noise.report import noise_report
 
     if flags.html is not None and flags.html.is_dir():
         raise UserError(f"--html {flags.html} is a folder; give the name of a file, such as {flags.html}/noise.html.")
     if flags.repeats:
-        names, scenes = _scenes(Path(flags.path).expanduser(), flags.channels)
+        names, scenes = load_frames(Path(flags.path).expanduser(), flags.channels)
         images: Sequence[Tensor] = [scene[0] for scene in scenes]
     else:
         scenes = []
@@ -76,56 +77,6 @@ def _images(flags: argparse.Namespace) -> tuple[Sequence[str], Sequence[Tensor]]
     given = str(path) + os.sep if path.is_dir() else flags.path
     loaded = load_images(given, channels=flags.channels, data_root=Path(named) if named else None)
     return loaded.ids, loaded.pixels if loaded.noisy is None else loaded.noisy
-
-
-def _scenes(folder: Path, channels: int | None) -> tuple[Sequence[str], list[list[Tensor]]]:
-    """Names of the scenes, and the frames of each. Raises UserError for a folder that is laid out otherwise."""
-    from denoise_core.images.folder import READERS, load_folder
-
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; with --repeats it must hold {FRAMES}.")
-    below = [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
-    files = [one for one in sorted(folder.iterdir()) if one.suffix.lower() in READERS and not one.name.startswith(".")]
-    if below and files:
-        raise UserError(
-            f"{folder} holds images and sub-folders, so it is not clear which are the frames; with --repeats it must "
-            f"hold {FRAMES}, and nothing else."
-        )
-    if below:
-        return [one.name for one in below], [list(load_folder(one, channels).pixels) for one in below]
-    for file in files:
-        _check_axes(file)
-    loaded = load_folder(folder, channels)
-    scenes: dict[str, list[Tensor]] = {}
-    for name, frame in zip(loaded.ids, loaded.pixels, strict=True):
-        scenes.setdefault(name.rpartition("#")[0] or name, []).append(frame)
-    if all(len(frames) == 1 for frames in scenes.values()):
-        raise UserError(
-            f"{folder} holds single images; with --repeats it must hold {FRAMES}. Are these frames of one scene? Move "
-            "them into a sub-folder."
-        )
-    return list(scenes), list(scenes.values())
-
-
-def _check_axes(file: Path) -> None:
-    """Raises UserError for a TIFF file with more than one axis that may count its frames."""
-    import tifffile
-
-    if file.suffix.lower() not in (".tif", ".tiff"):
-        return
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            series = [(one.axes, one.shape) for one in tiff.series]
-    except Exception:  # load_folder tells what is wrong with it
-        return
-    for axes, shape in series:
-        pages = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YXS" and length > 1]
-        if len(pages) > 1 or "C" in pages:
-            raise UserError(
-                f"{file} has the axes {axes} of {' x '.join(map(str, shape))}, so it is not clear which of "
-                f"{', '.join(pages)} counts the frames; save it as TYX (frames, height, width), or TYXS in colour, or "
-                "put each frame into a file of its own in a sub-folder."
-            )
 
 
 def _say(report: NoiseReport, console: Console) -> None:

@@ -28,12 +28,13 @@ from cluster.race.rounds import Lap, Race, measured, tasks
 from cluster.race.standing import Standing, standing
 from cluster.results.store import Store
 from denoise_core.errors import UserError
+from denoise_core.images.frames import FRAMES, PREFIX
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.named import load_images
 from denoise_core.method import method_class
 from denoise_core.metrics.clean_free import AUTO, Choice
 from denoise_core.noise.models import RECORDED
-from denoise_core.scenes import chosen, scenes
+from denoise_core.scenes import Scenes, chosen, scenes
 from denoise_core.specification import DataSpec, LoadedData, load_data
 
 STUDY = "which_method"
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--noisy", required=True, metavar="SET", help="noisy images: a folder or a named set (of pairs: the noisy ones)"
     )
     add("--clean", metavar="SET", help="clean images of other scenes, for methods that learn from unpaired images")
+    add("--repeats", metavar="FOLDER", help=f"to judge on: {FRAMES}, with nothing moving")
     add("--noise", metavar="NAME", help="add this noise to --noisy, which is then clean: to try a race out")
     add("--minutes", type=float, default=12.0, metavar="N", help="time to spend, about")
     add("--settings", type=int, default=2, metavar="N", help="settings of each method: its default and others")
@@ -101,7 +103,7 @@ class Command:
             raise UserError("--minutes and --settings must be more than 0: give 12 and 2, for instance.")
         store = Store.open(flags.store)
         say(QUESTION, style="bold")
-        report = scenes(self.data.test[0], self.data.spec.noise).singles.report
+        report = self._seen.known.report
         for sentence in report.sentences():
             say(sentence)
         for line in self._judged:
@@ -129,7 +131,9 @@ class Command:
         flags, root = self.flags, self._root
         noisy = _absolute(flags.noisy)
         images = load_images(noisy, channels=flags.channels, data_root=root)
-        if len(images) < LEAST_IMAGES:
+        if flags.repeats and flags.noise:
+            raise UserError("--repeats are recorded frames, --noise is simulated noise: give one of them.")
+        if len(images) < LEAST_IMAGES and not flags.repeats:
             raise UserError(
                 f"{flags.noisy} has {len(images)} image(s), and a race needs {LEAST_IMAGES} or more, since some are "
                 "kept to judge on: give more images, or cut large ones into parts. denoise-studies noise measures even "
@@ -140,6 +144,8 @@ class Command:
         places = [(2 * number + 1) * len(images) // (2 * held) for number in range(held)]
         rest = [number for number in range(len(images)) if number not in places]
         learned, judged = (_some(whole, [numbers[place] for place in some]) for some in (rest, places))
+        if flags.repeats:  # they are to be judged on, so there is more to learn from
+            learned, judged = noisy, f"{PREFIX}{Path(flags.repeats).expanduser().absolute()}"
         given = {
             "train": learned, "test": (judged,), "clean": _absolute(flags.clean) if flags.clean else "",
             "noise": flags.noise or RECORDED, "noise_realisation": "frozen", "channels": images.channels,
@@ -148,11 +154,16 @@ class Command:
         spec = DataSpec.model_validate(given)
         return load_data(spec, root)
 
+    @property
+    def _seen(self) -> Scenes:
+        """The images to judge on."""
+        return scenes(self.data.test[0], self.data.spec.noise)
+
     @cached_property
     def choice(self) -> Choice | str:
         """The criterion, or why none can be trusted. Raises UserError for one that was asked for and is refused."""
         try:
-            return chosen(self.flags.criterion, scenes(self.data.test[0], self.data.spec.noise))
+            return chosen(self.flags.criterion, self._seen)
         except UserError as error:
             if self.flags.criterion != AUTO:
                 raise
@@ -167,7 +178,7 @@ class Command:
     @cached_property
     def _starters(self) -> Starters:
         fields = frozenset(self.data.source(self.flags.seed, torch.device("cpu")).fields) - {"clean", "noisy2"}
-        report = scenes(self.data.test[0], self.data.spec.noise).singles.report
+        report = self._seen.known.report
         return starters(
             report, fields - {"noise", "noise2"}, self._budget, settings=self.flags.settings, slow=self.flags.slow,
             seed=self.flags.seed,
@@ -229,7 +240,7 @@ class Command:
         for line in use:
             self.console.say(f"  {line}")
         order = [one.entrant for one in found.places] if found is not None else list(last.values)
-        report = scenes(self.data.test[0], self.data.spec.noise).singles.report
+        report = self._seen.known.report
         outcome = Outcome(
             title=f"{STUDY}, {self.flags.noisy}" + (f" with {self.flags.noise}" if self.flags.noise else ""),
             question=QUESTION,
@@ -240,7 +251,7 @@ class Command:
             pictures={one.label: _pictures(store, last.trials[one]) for one in order if one in last.trials},
             out=field.out,
             failed=[(one.label, reason) for one, reason in last.failed.items()],
-            advice=advice.advice(found, laps, report, scenes(self.data.test[0], self.data.spec.noise).singles.frames),
+            advice=advice.advice(found, laps, report, self._seen.known.frames),
             use=use,
             costs=advice.costs(laps, seconds, self._budget),
             command=f"python studies/{STUDY}.py {shlex.join(self.arguments)}",

@@ -50,13 +50,15 @@ class ImageSet:
     ``pixels[i]`` is (C, H, W) float32 in [0, 1]; H and W may differ between the images, C may not. ``ids`` are unique
     and name the images in results and in the seeds of their noise.
 
-    ``noisy[i]``, where there are any, is a noisy version of ``pixels[i]`` as it was recorded, of the same shape.
+    ``noisy[i]``, where there are any, is a noisy version of ``pixels[i]`` as it was recorded, of the same shape. Where
+    there are ``frames[i]``, ``pixels[i]`` is noisy itself and these are further recordings of the same scene.
     """
 
     name: str
     ids: tuple[str, ...]
     pixels: Sequence[Tensor]
     noisy: Sequence[Tensor] | None = None
+    frames: Sequence[Sequence[Tensor]] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError where a caller breaks the contract above, UserError for an empty set."""
@@ -93,6 +95,9 @@ class ImageSet:
     @cached_property
     def digests(self) -> dict[str, str]:
         """SHA-256 (hex) of each image's shape and pixels, by id; of both versions where there is a noisy one."""
+        if self.frames is not None:
+            scenes = zip(self.ids, self.pixels, self.frames, strict=True)
+            return {name: " ".join(map(pixel_digest, (first, *others))) for name, first, others in scenes}
         if self.noisy is None:
             return dict(zip(self.ids, _digests(self.pixels), strict=True))
         versions = zip(self.ids, _digests(self.pixels), _digests(self.noisy), strict=True)
@@ -106,7 +111,8 @@ class ImageSet:
     def subset(self, indices: Sequence[int], name: str) -> ImageSet:
         """The images at ``indices``, in that order, sharing memory with this set."""
         noisy = None if self.noisy is None else _taken(self.noisy, indices)
-        return ImageSet(name, tuple(self.ids[i] for i in indices), _taken(self.pixels, indices), noisy)
+        frames = None if self.frames is None else [self.frames[i] for i in indices]
+        return ImageSet(name, tuple(self.ids[i] for i in indices), _taken(self.pixels, indices), noisy, frames)
 
     def hold_out(self, count: int) -> tuple[ImageSet, ImageSet]:
         """``(training part, validation part)``: ``count`` images at evenly spaced places are set aside.

@@ -12,6 +12,7 @@ from typing import Literal
 from denoise_core.errors import UserError, nearest
 from denoise_core.images.bundled import BUNDLED, load_bundled
 from denoise_core.images.folder import load_folder
+from denoise_core.images.frames import PREFIX, load_frames_set
 from denoise_core.images.generated import GENERATED, load_generated
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.phantom import PHANTOM, load_phantom
@@ -91,7 +92,8 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     the bundled and generated sets) and the files' own number otherwise. In colour the gray files of a set are skipped,
     which is logged: bridge.png in set14. ``cc15``, ``polyu_sample``, ``sidd_sample``, ``w2s`` and ``fmd`` are recorded
     pairs, as is any folder with ``noisy`` and ``gt``. So are ``sidd_medium``, which stays on disk, ``sidd_validation``,
-    and any folder that is laid out like them (denoise_core.images.sidd).
+    and any folder that is laid out like them (denoise_core.images.sidd). ``frames:PATH`` are repeated frames
+    (denoise_core.images.frames).
 
     A selection may follow, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order
     as in Python, each image at most once. It becomes part of the set's name. A folder whose own name ends in brackets
@@ -148,6 +150,8 @@ def _selected(images: ImageSet, selection: str) -> list[int]:
 
 
 def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None) -> ImageSet:
+    if name_or_path.startswith(PREFIX):
+        return load_frames_set(Path(name_or_path.removeprefix(PREFIX)).expanduser(), channels)
     if name_or_path in BUNDLED:
         return load_bundled(name_or_path, channels)
     if name_or_path in GENERATED:

@@ -19,8 +19,10 @@ from cluster.race.entrants import Entrant, starters, trained
 from cluster.race.rounds import Lap, Race, tasks
 from cluster.race.standing import standing
 from cluster.results.store import Store
+from denoise_core.images.named import load_images
 from denoise_core.metrics.clean_free import criteria, criterion
 from denoise_core.model import load
+from denoise_core.noise.models import parse_noise
 from denoise_core.noise.report import noise_report
 from denoise_core.seeding import generator
 from denoise_core.trainer import Ranks
@@ -53,7 +55,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Command, "_race", race)
 
 
-FAST = ("noisy", "wavelets", "neighbor2neighbor", "noise2void")
+FAST = ("noisy", "wavelets", "noise2void")
 
 
 def run(*arguments: str) -> int:
@@ -104,6 +106,26 @@ def test_without_a_reliable_criterion_nobody_is_ranked(
     assert "The standing" not in page and "Record each of 3 to 5 scenes" in page
 
 
+def test_repeated_frames_judge(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean, noise = load_images("bundled_test", channels=1, data_root=None), parse_noise("gauss25")
+    for scene, image in enumerate(clean.pixels[:3]):
+        for number in range(3):
+            frame = noise(0.3 + 0.4 * image[None, :, :96, :96], generator("frame", scene, number))[0, 0].clamp(0, 1)
+            (tmp_path / "repeats" / f"scene{scene}").mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / "repeats" / f"scene{scene}" / f"{number}.npy", frame.numpy())
+        single = noise(image[None], generator("single", scene))[0, 0].clamp(0, 1)
+        (tmp_path / "noisy").mkdir(exist_ok=True)
+        np.save(tmp_path / "noisy" / f"{scene}.npy", single.numpy())
+    noisy = ["--noisy", str(tmp_path / "noisy"), "--repeats", str(tmp_path / "repeats")]
+    assert main([*noisy, "--budget", "smoke", "--settings", "1", "--store", str(tmp_path / "store")]) == 0
+    printed = capsys.readouterr().out
+    assert "Chosen by uPSNR" in printed and "by uPSNR" in printed.split("Chosen")[1]
+    page = next((tmp_path / "store" / "reports").glob("*.html")).read_text()
+    assert "what it removed" in page and "Record each of 3 to 5 scenes" not in page
+    assert main([*noisy, "--noise", "gauss25", "--store", str(tmp_path / "store")]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, sentence in (
         (["--noisy", "bundled_test[0:2]"], "has 2 image(s), and a race needs 4 or more"),
@@ -128,9 +150,11 @@ def test_assumptions_that_fail_keep_trained_methods_out() -> None:
     names = {one.method for one in kept.running}
     assert {"neighbor2neighbor", "noise2void", "gan2gan", "wavelets", "noisy"} <= names
     assert not names & {"n2c", "iscl", "danet", "deep_image_prior"}
-    assert [one.settings for one in kept.running if one.method == "neighbor2neighbor"][0] == ()
+    assert next(one.settings for one in kept.running if one.method == "neighbor2neighbor") == ()
     assert len({one.label for one in kept.running}) == len(kept.running)
-    assert "noise2void" not in {one.method for one in lost.running} and "wavelets" in {one.method for one in lost.running}
+    assert "noise2void" not in {one.method for one in lost.running} and "wavelets" in {
+        one.method for one in lost.running
+    }
     assert "independent from pixel to pixel" in dict(lost.out)["noise2void"]
     assert trained(Entrant("noise2void"), 1, "smoke") and not trained(Entrant("wavelets"), 1, "smoke")
 
