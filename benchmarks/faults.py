@@ -83,7 +83,7 @@ def values(store: Store) -> pd.DataFrame:
 
 def trained(logs: Sequence[Path]) -> tuple[int, int]:
     """(how often a training began or went on, how often at a step above 0)."""
-    texts = [path.read_text() for path in logs]
+    texts = [path.read_text(errors="replace") for path in logs]
     begun = sum(text.count(" trains ") for text in texts)
     return begun, sum(text.count("goes on at step") for text in texts)
 

@@ -159,4 +159,3 @@ def test_counts_are_told_from_other_values() -> None:
     assert choose(AUTO, facts("gauss25", 1)).criterion.name == "sure"
     assert choose(AUTO, facts("gauss25", 2)).criterion.name == "pair_risk"
     assert choose(AUTO, facts("gauss25", 3)).criterion.name == "upsnr"
-
