@@ -40,6 +40,7 @@ from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.study import Study
 from denoise_core.errors import UserError
+from denoise_core.images.frames import PREFIX
 from denoise_core.images.named import load_images
 from denoise_core.method import Recipe, method_class
 from denoise_core.noise.models import RECORDED, simulated_noise
@@ -386,6 +387,8 @@ def _absolute(value: Any) -> Any:
     """Paths of folders as every worker understands them; names and numbers as they are."""
     if isinstance(value, tuple):
         return tuple(_absolute(one) for one in value)
+    if isinstance(value, str) and value.startswith(PREFIX):
+        return PREFIX + _absolute(value.removeprefix(PREFIX))
     if isinstance(value, str) and (os.sep in value or Path(value.partition("[")[0] or ".").is_dir()):
         return str(Path(value).expanduser().absolute())
     return value

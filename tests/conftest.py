@@ -11,7 +11,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ["DENOISE_CACHE"] = "off"  # tests leave nothing behind in the home folder
-# the two processes have a core each: more threads than that wait for one another and take several times as long
+# more threads than cores wait for one another and take several times as long
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
@@ -24,16 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(STUDIES))
 
 
-class TwoProcesses(LoadScopeScheduling):
-    """One process runs the studies, which share a Ray cluster, the other the rest, a file at a time."""
+class OneForStudies(LoadScopeScheduling):
+    """One process runs the studies, which share a Ray cluster, the others the rest, a file at a time."""
 
     def _split_scope(self, nodeid: str) -> str:
         return STUDIES if nodeid.startswith(STUDIES) else nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoProcesses:
-    """See TwoProcesses."""
-    return TwoProcesses(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForStudies:
+    """See OneForStudies."""
+    return OneForStudies(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -359,3 +359,18 @@ def test_the_names_of_searches_with_one_objective_do_not_depend_on_it(store: Sto
 def test_objectives_that_make_no_search_are_refused(store: Store, objectives: Sequence[str], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
         Search(store, objectives)
+
+
+def test_a_search_goes_by_a_criterion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(toy_data(), spec=toy_data().spec.model_copy(update={"criteria": ("sure",)}))
+    monkeypatch.setattr(worker, "_data", lambda spec, root: data)
+    monkeypatch.setitem(globals(), "toy_data", lambda: data)
+    search = Search(store, ("sure",), 1)
+    assert search.run() == 4 and search.states == ["COMPLETE"] * 4 and search.errors == set()
+    curves = store.read("curves", store.names("curves")).to_pylist()
+    last = {one["trial_id"]: one["value"] for one in sorted(curves, key=lambda one: one["step"])
+            if one["name"] == "validation_sure"}  # fmt: skip
+    assert sorted(one.value for one in trials(search.suggestions)) == pytest.approx(sorted(last.values()))
+    again = Search(store, ("sure",), 1)
+    assert again.states == ["COMPLETE"] * 4 and again.run() == 0
+    assert again.settings.search_id != Search(store, ("psnr",), 1).settings.search_id
