@@ -53,7 +53,7 @@ def test_every_criterion_is_a_metric_and_says_what_it_assumes() -> None:
         assert METRICS[one.name].higher_is_better and one.assumption and one.source
     ranks = [one.rank for one in criteria().values() if one.rank]
     assert ranks == sorted(set(ranks)) and next(iter(criteria())) == "upsnr"
-    with pytest.raises(UserError, match="no criterion 'sur': .*sure"):
+    with pytest.raises(UserError, match=r"no criterion 'sur': .*sure"):
         criterion("sur")
 
 
@@ -129,7 +129,7 @@ def test_correlated_noise_licenses_frames_only() -> None:
     single = Facts([Scene("a", (frame(0),))])
     with pytest.raises(UserError, match=r"No criterion can be trusted.*SURE: the noise of neighbouring.*Record each"):
         choose(AUTO, single)
-    with pytest.raises(UserError, match="SURE cannot be trusted here: .* correlated"):
+    with pytest.raises(UserError, match=r"SURE cannot be trusted here: .* correlated"):
         choose("sure", single)
     assert choose(AUTO, three).criterion.name == "upsnr"
 
@@ -140,7 +140,7 @@ def test_frames_that_differ_in_brightness_are_refused() -> None:
     for number in range(3):
         field = F.interpolate(torch.rand(1, 1, 4, 4, generator=generator("field", number)), size=160, mode="bilinear")
         frames.append(CLEAN[0] * (0.7 + 0.3 * field[0]) + 0.02 * torch.randn(1, 160, 160, generator=generator(number)))
-    with pytest.raises(UserError, match="uPSNR cannot be trusted here: .*(brightness|aligned)"):
+    with pytest.raises(UserError, match=r"uPSNR cannot be trusted here: .*(brightness|aligned)"):
         choose("upsnr", Facts([Scene("a", tuple(frames))]))
 
 
