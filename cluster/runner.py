@@ -38,11 +38,12 @@ from cluster.plan import (
 from cluster.results.schema import FAILED
 from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
+from cluster.settings import recipe_of, with_settings
 from cluster.study import Study
 from denoise_core.errors import UserError
 from denoise_core.images.frames import PREFIX
 from denoise_core.images.named import load_images
-from denoise_core.method import Recipe, method_class
+from denoise_core.method import method_class
 from denoise_core.noise.models import RECORDED, simulated_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
 
@@ -61,8 +62,8 @@ class Runner:
 
     def __init__(self, study: Study, options: Options, command: str, console: Console):
         self.options, self.command, self.console = options, command, console
-        self.study = _with_settings(study, options)
-        self.recipe = _recipe(self.study, options)
+        self.study = with_settings(study, options)
+        self.recipe = recipe_of(self.study, options)
         self.store = Store.open(options.store)
         self.data = self._load()
         self.planner = Planner(self.study, self.recipe, self._fixed(), self._in_use)
@@ -403,31 +404,3 @@ def _share_images(one: DataSpec, other: DataSpec) -> bool:
 
 def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:
     return task_of([planner.trial(params, data, seed)])
-
-
-def _with_settings(study: Study, options: Options) -> Study:
-    """The study with an axis's values replaced by those of ``--set``, or by those of the small budgets."""
-    cheap = options.budget in ("smoke", "laptop")
-    small = study.small if cheap else {}
-    axes = []
-    for axis in study.axes:
-        name = axis.names[0]
-        axis = replace(axis, values=axis.values[: axis.small]) if cheap and axis.small else axis
-        given = options.settings.get(name, small.get(name)) if len(axis.names) == 1 else None
-        axes.append(replace(axis, values=tuple((value,) for value in given)) if given else axis)
-    varied = {name for axis in study.axes for name in axis.names}
-    base = {**study.base, **{name: value for name, value in small.items() if name not in varied}}
-    return replace(study, axes=axes, base=base, references=_references(study, options))
-
-
-def _references(study: Study, options: Options) -> Sequence[str]:
-    """A small budget pays for one reference line, as it does for one noise."""
-    small = options.budget in ("smoke", "laptop")
-    count = {"none": 0, "first": 1, "all": len(study.references)}[options.references or ("first" if small else "all")]
-    return study.references[:count]
-
-
-def _recipe(study: Study, options: Options) -> Recipe:
-    recipe = method_class(study.method).recipes[options.budget]
-    changes: dict[str, Any] = {"steps": options.steps, "precision": options.precision, "compile": options.compile}
-    return replace(recipe, **{name: value for name, value in changes.items() if value})
