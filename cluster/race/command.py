@@ -41,6 +41,7 @@ STUDY = "which_method"
 QUESTION = "Which method for these images?"
 LEAST_IMAGES = 4
 """Fewer cannot be parted into images to learn from and images to judge on."""
+LEAST_JUDGED = 2
 FAILURES = 1
 
 
@@ -94,6 +95,7 @@ class Command:
     flags: argparse.Namespace
     arguments: Sequence[str]
     console: Console
+    interrupted: bool = False
 
     def run(self) -> int:
         """Everything, in order; returns the exit status."""
@@ -121,7 +123,9 @@ class Command:
         path = self._finish(store, laps, field, time.monotonic() - began)
         say("")
         say(f"Report: {path}", style="bold")
-        return 0
+        if self.interrupted:
+            say("Interrupted: the same command goes on where this one ended.", style="yellow")
+        return INTERRUPTED if self.interrupted else 0
 
     # ---- input ----
 
@@ -152,7 +156,13 @@ class Command:
             "criteria": (flags.criterion,),
         }  # fmt: skip
         spec = DataSpec.model_validate(given)
-        return load_data(spec, root)
+        loaded = load_data(spec, root)
+        if len(loaded.test[0]) < LEAST_JUDGED:
+            raise UserError(
+                f"{flags.repeats} holds one scene, and one says nothing about others: give the frames of "
+                f"{LEAST_JUDGED} or more."
+            )
+        return loaded
 
     @property
     def _seen(self) -> Scenes:
@@ -223,7 +233,9 @@ class Command:
                 )
 
             race = Race(data, criterion, self._budget, self.flags.seed, store, train)
-            return race.run(field.running, 60 * self.flags.minutes, count, self.console.say)
+            laps = race.run(field.running, 60 * self.flags.minutes, count, self.console.say)
+            self.interrupted = race.interrupted
+            return laps
 
     # ---- what came of it ----
 

@@ -6,8 +6,11 @@ more steps, as a schedule that is cut off is not that of a short training. What 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cluster.costs import estimate
@@ -25,6 +28,8 @@ KEPT = (1.0, 0.5, 0.25)
 """Entrants of each round, as a part of the first one's."""
 LEAST = 2
 """Entrants of the last round at least."""
+LEAST_PART = 0.02
+"""Of a budget's steps: less trains nothing."""
 ROUND_S = 30.0
 """What a round costs beside its trainings: start-up and evaluation."""
 
@@ -55,6 +60,7 @@ class Race:
     ):
         self.data, self.criterion, self.budget, self.seed = data, criterion, budget, seed
         self.store, self._execute = store, execute
+        self.interrupted = False
 
     def run(self, entrants: Sequence[Entrant], seconds: float, lanes: int, say: Callable[[str], None]) -> list[Lap]:
         """All rounds, in about so many seconds on ``lanes`` trainings at a time; fewer where it was interrupted.
@@ -64,17 +70,17 @@ class Race:
         still = [one for one in entrants if trained(one, self.data.spec.channels, self.budget)]
         free = [one for one in entrants if one not in still]
         parts, kept = (PARTS, KEPT) if self.criterion is not None and len(still) > LEAST else ((1.0,), (1.0,))
-        costs = self._costs(still)
-        scale = self._scale(costs, parts, kept, (seconds - ROUND_S * len(parts)) * lanes)
+        scale = self._scale(still, parts, kept, seconds, lanes)
         laps: list[Lap] = []
+        first = len(still)
         for number, part in enumerate(parts):
             if laps:
                 ranked = [one for one in laps[-1].order if one in still]
-                still = ranked[: max(LEAST, math.ceil(kept[number] * len(costs)))]
+                still = ranked[: _left(kept[number], first)]
             say(self._sentence(number, len(parts), len(still), part * scale))
             trials = {one: self.trial(one, part * scale) for one in [*still, *free]}
-            mean = sum(costs.get(one, 0.0) for one in still) * part * scale / max(1, len(still))
-            if not self._execute(list(trials.values()), mean):
+            if not self._execute(list(trials.values()), seconds * lanes * part / (sum(parts) * max(1, len(still)))):
+                self.interrupted = True
                 break
             laps.append(self._read(part * scale, trials))
         return laps
@@ -87,25 +93,27 @@ class Race:
         spec = specify(entrant.method, entrant.values, self.data.spec, self.data.contents, recipe, self.seed)
         return PlannedTrial(spec, CELL, entrant.label, {"entrant": entrant.label})
 
-    def _costs(self, entrants: Sequence[Entrant]) -> dict[Entrant, float]:
-        """Seconds of each one's whole training, measured on a few steps or known from the store."""
-        trials = {one: self.trial(one, 1.0) for one in entrants}
-        plan = Plan(list(trials.values())).read(self.store)
-        blank = replace(plan, stored={})  # what is stored is cheap, but a race of the same time must choose alike
-        found = estimate(list(trials.values()), [self.data], blank, self.store, measure=True)
-        return {one: found.alone[trial.spec.trial_id] for one, trial in trials.items()}
-
     def _scale(
-        self, costs: Mapping[Entrant, float], parts: Sequence[float], kept: Sequence[float], seconds: float
+        self, entrants: Sequence[Entrant], parts: Sequence[float], kept: Sequence[float], seconds: float, lanes: int
     ) -> float:
-        """The part of the budgets' steps that the last round can afford, at most all of them."""
-        if not costs:
+        """The part of the budgets' steps that the last round can afford, at most all of them.
+
+        It rests on measured times, so the first call of a race writes it down: the same command trains the same.
+        """
+        if not entrants:
             return 1.0
+        trials = [self.trial(one, 1.0) for one in entrants]
+        asked = [sorted(one.spec.trial_id for one in trials), parts, seconds]
+        name = f"races/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
+        with suppress(FileNotFoundError):
+            return float(json.loads(self.store.files.read(name))["scale"])
+        costs = estimate(trials, [self.data], Plan(trials), self.store, measure=True).alone
         mean = sum(costs.values()) / len(costs)
-        whole = sum(
-            part * mean * max(LEAST, math.ceil(share * len(costs))) for part, share in zip(parts, kept, strict=True)
-        )
-        return min(1.0, max(0.02, seconds / whole)) if whole > 0 else 1.0
+        whole = mean * sum(part * _left(share, len(costs)) for part, share in zip(parts, kept, strict=True))
+        spent = max(ROUND_S, (seconds - ROUND_S * len(parts)) * lanes)
+        scale = float(f"{min(1.0, max(LEAST_PART, spent / whole)):.3g}") if whole > 0 else 1.0
+        self.store.files.write(name, json.dumps({"scale": scale}).encode())
+        return scale
 
     def _read(self, part: float, trials: Mapping[Entrant, PlannedTrial]) -> Lap:
         rows = self.store.trials([one.spec.trial_id for one in trials.values()])
@@ -127,6 +135,10 @@ class Race:
     def _sentence(self, number: int, rounds: int, count: int, part: float) -> str:
         share = f"{100 * part:.0f} % of the {self.budget} budget's steps"
         return f"Round {number + 1} of {rounds}: {count} trainings with {share}."
+
+
+def _left(share: float, first: int) -> int:
+    return max(LEAST, math.ceil(share * first))
 
 
 def measured(store: Store, trial: PlannedTrial, metric: str, output: str = "denoised") -> dict[str, float]:

@@ -86,10 +86,13 @@ class Standing:
 
 
 def standing(criterion: Criterion, laps: Sequence[Lap], truth: Mapping[Entrant, float]) -> Standing:
-    """Where everybody stands who was measured, by the last round that each ran in. Assumes at least one lap."""
+    """Where everybody stands who was measured, by the last round that each ran in.
+
+    Assumes at least one lap, and two images or more, since one says nothing about others.
+    """
     last = laps[-1]
     order = last.order
-    names = sorted(last.values[order[0]])
+    names = sorted(set.intersection(*(set(last.values[one]) for one in order)))
     best = _row(last, order[0], names)
     level = bonferroni(LEVEL, max(1, len(order) - 1))
     places = []

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from denoise_core.config import Param
 from denoise_core.errors import UserError
-from denoise_core.method import Deviation, Recipe
+from denoise_core.method import Citation, Deviation, Recipe
 from denoise_core.methods.classical import Array, Classical, ClassicalConfig, MeasuredConfig
 
 PROFILES = {"normal": "BM3DProfile", "fast": "BM3DProfileLC", "high": "BM3DProfileHigh"}
@@ -38,6 +38,11 @@ class BM3D(Classical):
 
     name = "bm3d"
     title = "BM3D"
+    citation = Citation(
+        "Dabov, Foi, Katkovnik, Egiazarian: Image Denoising by Sparse 3-D Transform-Domain Collaborative Filtering, "
+        "IEEE TIP 2007",
+        "https://doi.org/10.1109/TIP.2007.901238",
+    )
     Config = BM3DConfig
     config: BM3DConfig
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise_core.config import MethodConfig, Param, choice, uniform
-from denoise_core.method import Assumptions, Context, Deviation, Method, Phase, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Method, Phase, Recipe, Update
 
 Array = NDArray[np.float64]
 HIGH_PASS = (-0.48296291314469025, 0.836516303737469, -0.22414386804185735, -0.12940952255092145)
@@ -178,6 +178,10 @@ class NonLocalMeans(Classical):
 
     name = "non_local_means"
     title = "Non-local means"
+    citation = Citation(
+        "Buades, Coll, Morel: A Non-Local Algorithm for Image Denoising, CVPR 2005",
+        "https://doi.org/10.1109/CVPR.2005.38",
+    )
     Config = NonLocalMeansConfig
     config: NonLocalMeansConfig
     deviations = (
@@ -212,6 +216,10 @@ class TotalVariation(Classical):
 
     name = "total_variation"
     title = "Total variation (Chambolle)"
+    citation = Citation(
+        "Chambolle: An Algorithm for Total Variation Minimization and Applications, JMIV 2004",
+        "https://doi.org/10.1023/B:JMIV.0000011325.36760.1e",
+    )
     Config = TotalVariationConfig
     config: TotalVariationConfig
 
@@ -241,6 +249,10 @@ class Wavelets(Classical):
 
     name = "wavelets"
     title = "Wavelets (BayesShrink)"
+    citation = Citation(
+        "Chang, Yu, Vetterli: Adaptive Wavelet Thresholding for Image Denoising and Compression, IEEE TIP 2000",
+        "https://doi.org/10.1109/83.862633",
+    )
     Config = WaveletsConfig
     config: WaveletsConfig
     deviations = (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from denoise_core.config import Param, integer, log
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Deviation, Recipe
+from denoise_core.method import Assumptions, Citation, Deviation, Recipe
 from denoise_core.methods.classical import FEW_CROPS, STEPS, MeasuredConfig, Untrained, noise_levels
 from denoise_core.seeding import seed_from
 
@@ -86,6 +86,10 @@ class DeepImagePrior(SingleImage):
 
     name = "deep_image_prior"
     title = "Deep Image Prior"
+    citation = Citation(
+        "Ulyanov, Vedaldi, Lempitsky: Deep Image Prior, CVPR 2018",
+        "https://arxiv.org/abs/1711.10925",
+    )
     Config = DeepImagePriorConfig
     config: DeepImagePriorConfig
     recipes: ClassVar[Mapping[str, Recipe]] = {

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from denoise_core.config import Param, choice
-from denoise_core.method import Assumptions, Context, Deviation, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Recipe, Update
 from denoise_core.methods.neighbor2neighbor import FAST, UNetConfig, UNetMethod
 
 WEIGHTS = ((0.5, 1.0, 0.5), (1.0, 0.0, 1.0), (0.5, 1.0, 0.5))
@@ -40,6 +40,10 @@ class Noise2Self(UNetMethod):
     name = "noise2self"
     version = 1
     title = "Noise2Self"
+    citation = Citation(
+        "Batson, Royer: Noise2Self: Blind Denoising by Self-Supervision, ICML 2019",
+        "https://arxiv.org/abs/1901.11365",
+    )
     Config = Noise2SelfConfig
     config: Noise2SelfConfig
     protocol = "canonical"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from denoise_core.config import Param, choice, log
-from denoise_core.method import Assumptions, Context, Deviation, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Recipe, Update
 from denoise_core.methods.neighbor2neighbor import UNetConfig, UNetMethod
 
 
@@ -38,6 +38,10 @@ class Noise2Void(UNetMethod):
     name = "noise2void"
     version = 1
     title = "Noise2Void"
+    citation = Citation(
+        "Krull, Buchholz, Jug: Noise2Void - Learning Denoising from Single Noisy Images, CVPR 2019",
+        "https://arxiv.org/abs/1811.10980",
+    )
     Config = Noise2VoidConfig
     config: Noise2VoidConfig
     protocol = "canonical"

@@ -16,7 +16,7 @@ from torch import Tensor
 from denoise_core.config import Param, choice
 from denoise_core.images.source import ImageSource
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Assumptions, Context, Deviation, Recipe, Update
+from denoise_core.method import Assumptions, Citation, Context, Deviation, Recipe, Update
 from denoise_core.methods.classical import noise_levels
 from denoise_core.methods.neighbor2neighbor import FAST, UNetConfig, UNetMethod
 from denoise_core.seeding import generator
@@ -46,6 +46,10 @@ class Noisier2Noise(UNetMethod):
     name = "noisier2noise"
     version = 1
     title = "Noisier2Noise"
+    citation = Citation(
+        "Moran, Schmidt, Zhong, Coady: Noisier2Noise: Learning to Denoise from Unpaired Noisy Data, CVPR 2020",
+        "https://arxiv.org/abs/1910.11908",
+    )
     Config = Noisier2NoiseConfig
     config: Noisier2NoiseConfig
     protocol = "canonical"

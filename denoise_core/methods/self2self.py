@@ -15,7 +15,7 @@ from torch import Tensor
 
 from denoise_core.config import Param, integer, log, uniform
 from denoise_core.inference import pad_to_multiple
-from denoise_core.method import Deviation, Recipe
+from denoise_core.method import Citation, Deviation, Recipe
 from denoise_core.methods.classical import FEW_CROPS, STEPS, MeasuredConfig
 from denoise_core.methods.deep_image_prior import SingleImage
 from denoise_core.networks.unet import UNet
@@ -50,6 +50,10 @@ class Self2Self(SingleImage):
 
     name = "self2self"
     title = "Self2Self"
+    citation = Citation(
+        "Quan, Chen, Pang, Ji: Self2Self With Dropout: Learning Self-Supervised Denoising From Single Image, CVPR 2020",
+        "https://doi.org/10.1109/CVPR42600.2020.00196",
+    )
     Config = Self2SelfConfig
     config: Self2SelfConfig
     recipes: ClassVar[Mapping[str, Recipe]] = {
