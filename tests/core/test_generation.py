@@ -18,6 +18,7 @@ from denoise_core.images.image_set import ImageSet
 from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.method import Method, create, methods
 from denoise_core.methods.danet_baselines import FittedNoise
+from denoise_core.metrics.clean_free import criteria
 from denoise_core.metrics.generation import FLOOR, WINDOW, akld, local_variance
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.noise.models import parse_noise
@@ -112,7 +113,7 @@ def test_white_noise_scores_better_than_the_true_noise_drawn_anew() -> None:
 
 def test_every_metric_says_which_way_is_better() -> None:
     assert {name: kind.higher_is_better for name, kind in METRICS.items()} == {
-        "psnr": True, "ssim": True, "akld": False, "pgap": False,
+        "psnr": True, "ssim": True, "akld": False, "pgap": False, **dict.fromkeys(criteria(), True),
     }  # fmt: skip
 
 
