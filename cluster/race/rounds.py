@@ -91,7 +91,7 @@ class Race:
         if trained(entrant, self.data.spec.channels, self.budget):
             recipe = replace(recipe, steps=max(2, round(part * recipe.steps)))
         spec = specify(entrant.method, entrant.values, self.data.spec, self.data.contents, recipe, self.seed)
-        return PlannedTrial(spec, CELL, entrant.label, {"entrant": entrant.label})
+        return PlannedTrial(spec, CELL, entrant.label, {})
 
     def _scale(
         self, entrants: Sequence[Entrant], parts: Sequence[float], kept: Sequence[float], seconds: float, lanes: int
