@@ -144,7 +144,7 @@ class Command:
                 "one image."
             )
         whole, numbers = _numbered(noisy, images, flags.channels, root)
-        held = max(2, len(images) // 4)
+        held = max(2, round(len(images) / 3))
         places = [(2 * number + 1) * len(images) // (2 * held) for number in range(held)]
         rest = [number for number in range(len(images)) if number not in places]
         learned, judged = (_some(whole, [numbers[place] for place in some]) for some in (rest, places))
