@@ -142,9 +142,11 @@ def draw_standing(found: Standing) -> Any:
     )  # fmt: skip
     if noisy is not None:
         canvas.add_vline(x=noisy, line={"color": PAPERS, "width": 1.4, "dash": "dot"})
-    canvas.update_xaxes(title_text=f"{found.criterion.title}, dB")
+    high = max(one.value for one in last)
+    margin = 1 + 0.1 * (high - low)  # whiskers of what was measured on few images would dwarf the bars
+    canvas.update_xaxes(title_text=f"{found.criterion.title}, dB", range=[low - 1, high + margin])
     canvas = styled(canvas, height=90 + 30 * len(last), top=20)
-    canvas.update_yaxes(automargin=True, ticks="", showgrid=False)
+    canvas.update_yaxes(automargin=True, ticks="", showgrid=False, dtick=1)
     return canvas
 
 
