@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -170,15 +169,6 @@ def test_failures_are_recorded_and_the_study_goes_on(cluster: Cluster, tmp_path:
     cluster.assert_free()
 
 
-def test_damaged_parts_cost_their_trial_only(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
-    store = shutil.copytree(undisturbed, tmp_path / "store")
-    part = sorted((store / "measurements").iterdir())[1]
-    part.write_bytes(part.read_bytes()[:-30])
-    printed = cluster.run(SCRIPT, *LONG, "--store", str(store))
-    assert "it was set aside" in printed and f"{COUNT} stored, 0 to train, 1 to evaluate from stored weights" in printed
-    pd.testing.assert_frame_equal(values(store), values(undisturbed), check_exact=True)
-
-
 def test_a_search_prunes_is_continued_and_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = ("--search", "optuna", "--seeds", "2", "--steps", "20", "--max-concurrent", "1", "--store", str(store))
@@ -209,13 +199,6 @@ def searched(store: Path) -> pd.DataFrame:
         for one in study.trials
     ]
     return pd.DataFrame(rows).sort_values("number").reset_index(drop=True)
-
-
-def test_more_than_the_cluster_has_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    much = ("--workers-per-trial", "2", "--cpus-per-trial", "6")
-    printed = cluster.run(SCRIPT, "--seeds", "1", "--store", str(tmp_path / "store"), *much, expect=2)
-    assert "error: A trial asks for" in printed and "lower --workers-per-trial" in printed
-    assert finished(tmp_path / "store") == 0
 
 
 def test_a_cluster_that_wants_a_token(cluster: Cluster, tmp_path: Path) -> None:
