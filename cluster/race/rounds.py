@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from cluster.plan import CELL, Plan, PlannedTrial, task_of
 from cluster.race.entrants import Entrant, trained
 from cluster.results.schema import DONE
 from cluster.results.store import Store
+from denoise_core.errors import UserError
 from denoise_core.method import method_class
 from denoise_core.metrics.clean_free import Criterion
 from denoise_core.specification import LoadedData, specify
@@ -33,6 +35,7 @@ LEAST_PART = 0.02
 ROUND_S = 30.0
 """What a round costs beside its trainings: start-up and evaluation."""
 
+log = logging.getLogger("denoise")
 Execute = Callable[[Sequence[PlannedTrial], float], bool]
 """Trains what is given, which takes so many seconds each; False when it was interrupted."""
 
@@ -107,13 +110,22 @@ class Race:
         name = f"races/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
         with suppress(FileNotFoundError):
             return float(json.loads(self.store.files.read(name))["scale"])
-        costs = estimate(trials, [self.data], Plan(trials), self.store, measure=True).alone
-        mean = sum(costs.values()) / len(costs)
+        costs = [self._cost(one) for one in trials]
+        mean = sum(costs) / len(costs)
         whole = mean * sum(part * _left(share, len(costs)) for part, share in zip(parts, kept, strict=True))
         spent = max(ROUND_S, (seconds - ROUND_S * len(parts)) * lanes)
         scale = float(f"{min(1.0, max(LEAST_PART, spent / whole)):.3g}") if whole > 0 else 1.0
         self.store.files.write(name, json.dumps({"scale": scale}).encode())
         return scale
+
+    def _cost(self, trial: PlannedTrial) -> float:
+        """Seconds of a whole training; 0 where these images do not suit its settings, so that it is going to fail."""
+        try:
+            found = estimate([trial], [self.data], Plan([trial]), self.store, measure=True)
+        except UserError as error:
+            log.info("%s cannot be trained: %s", trial.label, error)
+            return 0.0
+        return found.alone[trial.spec.trial_id]
 
     def _read(self, part: float, trials: Mapping[Entrant, PlannedTrial]) -> Lap:
         rows = self.store.trials([one.spec.trial_id for one in trials.values()])

@@ -50,9 +50,9 @@ class Standing:
 
     @property
     def tied(self) -> list[Place]:
-        """Of the last round, who cannot be told apart from the best."""
-        last = self.best.lap
-        return [one for one in self.places[1:] if one.lap == last and not one.told_apart]
+        """Of the last round, which methods cannot be told apart from the best."""
+        last = [one for one in self.places[1:] if one.lap == self.best.lap and one.entrant.method != NOISY]
+        return [one for one in last if not one.told_apart]
 
     @property
     def useful(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from cluster.agreement.command import main as agreement
 from cluster.agreement.evidence import Measured, evidence
+from cluster.console import Console
 from cluster.execution.one_training import Ended, Training
 from cluster.plan import PlannedTrial
 from cluster.race import command
@@ -93,6 +94,18 @@ def test_a_race_from_noise_to_a_model_and_what_its_criterion_was_worth(
     assert "0 trainings were measured" not in before
     assert agreement(["--store", store]) == 0
     assert "0 trainings were measured" in capsys.readouterr().out
+
+
+def test_an_entrant_that_does_not_suit_the_images_fails_alone(here: None, tmp_path: Path) -> None:
+    flags = _parser().parse_args(["--noisy", NOISY, "--noise", "gauss25", "--budget", "smoke"])
+    data = Command(flags, [], Console()).data
+    race = Race(data, criterion("sure"), "smoke", 0, Store.open(str(tmp_path / "store")), lambda trials, seconds: True)
+    entrants = [Entrant("gan2gan", (("patch_lambda", 1e-9),)), Entrant("noise2void")]
+    laps = race.run(entrants, 60.0, 1, lambda line: None)
+    assert race.trial(entrants[0], 1.0).spec.config["patch_lambda"] == 1e-9
+    assert set(laps[0].failed) == set(entrants), "nobody was trained here"
+    again = Race(data, criterion("sure"), "smoke", 0, race.store, lambda trials, seconds: True)
+    assert [one.part for one in again.run(entrants, 60.0, 1, lambda line: None)] == [one.part for one in laps]
 
 
 def test_without_a_reliable_criterion_nobody_is_ranked(
