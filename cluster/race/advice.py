@@ -14,13 +14,14 @@ CLIPPED = 0.01
 """Part of clipped pixels from which on exposure matters."""
 
 
-def unranked(winner: Entrant | None) -> str:
-    """The verdict where no criterion can be trusted."""
-    if winner is None:
+def unranked(trained: Sequence[Entrant]) -> str:
+    """The verdict where no criterion can be trusted, on the methods that were trained."""
+    if not trained:
         return "No method can be recommended: none whose assumptions hold could be trained on these images."
+    names = ", ".join(one.label for one in trained)
     return (
-        f"No ranking without clean images is reliable here, so none is given. {winner.label} was trained since its "
-        "assumptions hold: look at what it removed before you trust it."
+        f"No ranking without clean images is reliable here, so none is given. {names} were trained, since their "
+        "assumptions hold: look at what each removed before you trust one."
     )
 
 

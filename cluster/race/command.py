@@ -22,10 +22,10 @@ from cluster.execution.session import prepare_environment, session
 from cluster.models import SUFFIX, model_of_trial
 from cluster.plan import PlannedTrial
 from cluster.race import advice
-from cluster.race.entrants import Entrant, Starters, starters
+from cluster.race.entrants import Entrant, Starters, starters, trained
 from cluster.race.page import Outcome, write_page
 from cluster.race.rounds import Lap, Race, measured, tasks
-from cluster.race.standing import Standing, standing
+from cluster.race.standing import standing
 from cluster.results.store import Store
 from denoise_core.errors import UserError
 from denoise_core.images.frames import FRAMES, PREFIX
@@ -243,10 +243,12 @@ class Command:
         last = laps[-1]
         truth = {one: value for lap in laps for one, value in _truth(store, lap).items()}
         found = None if isinstance(self.choice, str) else standing(self.choice.criterion, laps, truth)
-        winner = _winner(found, last)
-        useful = winner is not None and (found is None or found.useful)
-        use = self._export(store, last.trials[winner]) if winner is not None and useful else []
-        verdict = found.verdict() if found is not None else advice.unranked(winner)
+        if found is None:
+            handed_out = [one for one in last.values if trained(one, self.data.spec.channels, self._budget)]
+        else:
+            handed_out = [found.best.entrant] if found.useful else []
+        use = [self._export(store, last.trials[one], len(handed_out) > 1) for one in handed_out]
+        verdict = found.verdict() if found is not None else advice.unranked(handed_out)
         self.console.say("")
         self.console.say(verdict, style="bold")
         for line in use:
@@ -277,20 +279,15 @@ class Command:
             "never saw these."
         )
 
-    def _export(self, store: Store, trial: PlannedTrial) -> list[str]:
-        """Writes the winner as a model file; returns what to type with it."""
+    def _export(self, store: Store, trial: PlannedTrial, several: bool) -> str:
+        """Writes a model file, where there are ``several`` with the training's id in its name; returns what to type."""
         folder = (store.local or Path("results")) / "models"
         path = Path(self.flags.model) if self.flags.model else folder / f"{STUDY}-{_name(self.data)}{SUFFIX}"
+        if several:
+            path = path.with_name(f"{path.stem}-{trial.spec.method}-{trial.spec.trial_id[:6]}{SUFFIX}")
         path.parent.mkdir(parents=True, exist_ok=True)
         model_of_trial(store, trial.spec.trial_id, self._root).save(path)
-        return [f"denoise-studies denoise {shlex.quote(str(path))} IN OUT"]
-
-
-def _winner(found: Standing | None, lap: Lap) -> Entrant | None:
-    """The best; without a standing the first that was trained, since only its assumptions speak for it."""
-    if found is not None:
-        return found.best.entrant
-    return next((one for one in lap.values if one.method != "noisy"), None)
+        return f"denoise-studies denoise {shlex.quote(str(path))} IN OUT"
 
 
 def _truth(store: Store, lap: Lap) -> dict[Entrant, float]:
