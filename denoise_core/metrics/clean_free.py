@@ -369,7 +369,8 @@ def choose(name: str, facts: Facts) -> Choice:
     reasons = "; ".join(f"{one.title}: {reason}" for one, reason in refused)
     raise UserError(
         f"No criterion can be trusted on these images without clean ones ({reasons}). Record each scene of a few twice "
-        "or more often, without anything moving, and give the frames with --repeats; or give clean images."
+        "or more often, without anything moving, and give the frames (which_method.py --repeats FOLDER, studies --test "
+        "frames:FOLDER); or give clean images."
     )
 
 
