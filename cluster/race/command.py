@@ -42,6 +42,8 @@ QUESTION = "Which method for these images?"
 LEAST_IMAGES = 4
 """Fewer cannot be parted into images to learn from and images to judge on."""
 LEAST_JUDGED = 2
+UNTRUSTED = "whiteness"
+"""Measured where no criterion can be trusted; nobody is ranked by it."""
 FAILURES = 1
 
 
@@ -216,7 +218,8 @@ class Command:
         gpus = (1.0 if self._budget == "gpu" else 0.0) if gpus is None else gpus
         resources = Resources(1, 1.0, gpus)
         criterion = None if isinstance(self.choice, str) else self.choice.criterion
-        fields = {"criteria": () if criterion is None else (criterion.name,)}
+        # whoever is not ranked is looked at: what is measured by a criterion also gets a picture of what it removed
+        fields = {"criteria": (criterion.name if criterion is not None else UNTRUSTED,)}
         data = replace(self.data, spec=self.data.spec.model_copy(update=fields))
         with session(self.flags.address) as current:
             if current.dashboard:

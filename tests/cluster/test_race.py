@@ -38,7 +38,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def race(self: Command, store: Store, field: object) -> list[Lap]:
         chosen = None if isinstance(self.choice, str) else self.choice.criterion
-        names = () if chosen is None else (chosen.name,)
+        names = (command.UNTRUSTED if chosen is None else chosen.name,)
         self.data = self.data.__class__(
             self.data.spec.model_copy(update={"criteria": names}), self.data.train, None, self.data.test
         )
@@ -119,7 +119,11 @@ def test_without_a_reliable_criterion_nobody_is_ranked(
     said = advice.unranked([Entrant("iscl"), Entrant("cyclegan")])
     assert "No ranking without clean images is reliable here" in said and "ISCL, CycleGAN were trained" in said
     page = next((tmp_path / "store" / "reports").glob("*.html")).read_text()
-    assert "The standing" not in page and "Record each of 3 to 5 scenes" in page
+    assert (
+        "The standing" not in page
+        and "what it removed" in page.split("Look at it")[1]
+        and "Record each of 3 to 5 scenes" in page
+    )
 
 
 def test_repeated_frames_judge(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
