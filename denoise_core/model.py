@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,14 +147,15 @@ class Model:
         max_pixels: int = MAX_PIXELS,
         name: str = "The array",
         advance: Callable[[int], None] = lambda pixels: None,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         """As :meth:`denoise`, tile by tile from one array into another that may lie on disk.
 
         All of ``source`` is checked before anything is written. ``name`` begins a message, ``advance`` is told of each
-        tile's pixels.
+        tile's pixels, ``warn`` of values that are allowed but look wrong.
         """
         scale = _scale(source.dtype, white, name)
-        self._check(source, layout, scale, white, name)
+        self._check(source, layout, scale, white, name, warn)
         size = layout.height * layout.width
         if self.method.whole_images:
             max_pixels = max(max_pixels, size)
@@ -183,7 +185,9 @@ class Model:
         back = (result * (high - low) + low + OFFSET) / FULL_RANGE
         return torch.where((seen > 0) & (seen < 1), back, image)
 
-    def _check(self, source: Pixels, layout: Planes, scale: float, white: float | None, name: str) -> None:
+    def _check(
+        self, source: Pixels, layout: Planes, scale: float, white: float | None, name: str, warn: Callable[[str], None]
+    ) -> None:
         """Raises UserError for NaN, infinity, and values of another range than in training."""
         is_float = np.dtype(source.dtype).kind == "f"
         stride = max(1, int((len(layout) * layout.height * layout.width / SAMPLE) ** 0.5))
@@ -199,7 +203,13 @@ class Model:
             return
         high = float(np.quantile(np.concatenate(sample), HIGH))
         bits = 0 if is_float else 8 * np.dtype(source.dtype).itemsize
-        other = bits not in (8, known.bits) and white is None and high * LOWER <= known.high
+        low = bits != 8 and white is None and high * LOWER <= known.high
+        if low and bits == known.bits and not is_float:  # as dim images are, too
+            warn(
+                f"{name} has values up to {high * scale:g} only, where training saw up to {known.high * scale:g}: if "
+                f"white is another value, such as 4095 for 12 bits in {bits}, give it with --white (in Python white=)."
+            )
+        other = low and bits != known.bits
         if other or high > EXCESS * known.high:
             raise UserError(
                 f"{name} has another range than the training images: its values go up to {high * scale:g}, which "

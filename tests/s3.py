@@ -65,7 +65,7 @@ class Gate:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self.target)) as server:
+        with suppress(ConnectionRefusedError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
             self._open |= {client, server}
             back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
             back.start()

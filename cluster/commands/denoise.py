@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace, console: Console) -> int:
         for number, job in enumerate(jobs, start=1):
             label = f"{job.name} ({number} of {len(jobs)})" if len(jobs) > 1 else job.name
             try:
-                said = _denoised(job, model, flags, inputs, report(label))
+                said = _denoised(job, model, flags, inputs, report(label), console)
             except (UserError, OSError) as error:
                 failed += 1
                 console.complain(str(error))
@@ -151,7 +151,12 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def _denoised(
-    job: Job, model: Any, flags: argparse.Namespace, inputs: set[Path], begin: Callable[[int], Callable[[int], None]]
+    job: Job,
+    model: Any,
+    flags: argparse.Namespace,
+    inputs: set[Path],
+    begin: Callable[[int], Callable[[int], None]],
+    console: Console,
 ) -> str:
     """Denoises one file and says what it was."""
     from denoise_core.image_io import opened, written
@@ -168,6 +173,7 @@ def _denoised(
             model.denoise_into(
                 picture.pixels, result, layout,
                 white=flags.white, max_pixels=flags.max_pixels, name=str(job.source), advance=advance,
+                warn=console.warn,
             )  # fmt: skip
     size = " x ".join(map(str, layout.shape))
     return f"{size} ({layout.axes}), {picture.pixels.dtype.name}, {duration(time.perf_counter() - began)}"

@@ -33,6 +33,8 @@ BLIND_S = 10.0
 """Of the time between two looks at a lease no more than this counts as the silence of its owner."""
 SETTLE_S = 1.0
 WATCH_S = 0.5
+UNKNOWN = "?"
+"""The owner of a lease that cannot be read, who is waited for like any other."""
 
 log = logging.getLogger("denoise")
 
@@ -42,7 +44,7 @@ class _Seen:
     """A heartbeat, and when, on this process's clock, it was first and last seen."""
 
     owner: str
-    beat: int
+    beat: int | bytes
     since: float
     looked: float
 
@@ -101,10 +103,13 @@ class Leases:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            content = json.loads(self.store.files.read(_path(name)))
-            return content if isinstance(content, dict) else None
-        except (FileNotFoundError, ValueError):
+            content = self.store.files.read(_path(name))
+        except FileNotFoundError:
             return None
+        try:
+            return dict(json.loads(content))
+        except (TypeError, ValueError):  # not whole, as a shared folder may show it while its owner writes it
+            return {"owner": UNKNOWN, "beat": content, "node": UNKNOWN}
 
     @contextmanager
     def _exclusive(self) -> Iterator[bool]:
@@ -144,7 +149,7 @@ class Lease:
         self._thread.join()
         with suppress(OSError), self.leases._exclusive():
             content = self.leases._read(self.name)
-            if content is not None and content["owner"] == self.owner:
+            if content is not None and content["owner"] in (self.owner, UNKNOWN):
                 self.leases.store.files.delete(_path(self.name))
 
     def write(self) -> None:
@@ -159,7 +164,8 @@ class Lease:
             try:
                 with self.leases._exclusive():
                     content = self.leases._read(self.name)
-                    if content is not None and content["owner"] != self.owner:  # silent for too long, or too late
+                    if content is not None and content["owner"] not in (self.owner, UNKNOWN):
+                        # silent for too long, or too late
                         log.warning("the lease of %s was taken over by another process", self.name)
                         self.lost = True
                         return

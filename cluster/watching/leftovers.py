@@ -133,7 +133,8 @@ def _held(store: Store, found: Iterable[Leftover], before: float) -> set[str]:
         (old if one.changed < before else held).add(name)
     watching = Leases(store)
     alive = {name for name in old if watching.held(name)}
-    if alive:
-        time.sleep(leases.EXPIRY_S + leases.WATCH_S)
+    until = time.monotonic() + leases.EXPIRY_S + leases.WATCH_S
+    while alive and time.monotonic() < until:  # an owner's silence counts only while it is watched
+        time.sleep(leases.WATCH_S)
         alive = {name for name in alive if watching.held(name)}
     return held | alive

@@ -224,12 +224,24 @@ def test_of_takers_in_a_store_without_locks_the_last_writer_gets_the_lease(monke
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null"])
-def test_a_damaged_lease_is_free(content: bytes, store: Store) -> None:
+def test_a_damaged_lease_is_free_when_nobody_has_mended_it_for_a_while(content: bytes, store: Store) -> None:
     store.files.write("leases/a.json", content)
-    assert not Leases(store).held("a")
+    assert Leases(store).held("a"), "its owner may be writing it"
     lease = Leases(store).take("a")
     assert lease is not None and Leases(store).held("a")
     lease.give_back()
+
+
+def test_an_owner_mends_its_lease(store: Store) -> None:
+    lease, other = Leases(store).take("a"), Leases(store)
+    assert lease is not None
+    for _ in range(5):
+        store.files.write("leases/a.json", b"")
+        assert other.held("a")
+        until(lambda: store.files.read("leases/a.json") != b"")
+    assert not lease.lost
+    lease.give_back()
+    assert files(store) == []
 
 
 def test_a_lease_that_somebody_removed_is_given_back_without_a_word(
