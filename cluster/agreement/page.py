@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from cluster.agreement.evidence import Evidence
+from cluster.report.document import document, write
 from cluster.report.drawing import styled
-from cluster.report.html import POLICY, PRINTING
 from cluster.report.html_parts import figure, items, prose, section, table
-from cluster.report.style import FAINT, OURS, PAPERS, SHEET
+from cluster.report.style import FAINT, OURS, PAPERS
 from denoise_core.metrics.clean_free import criterion
 
 SMALL_DB = 0.1
@@ -25,11 +23,7 @@ Refused = Mapping[tuple[str, str, str], str | None]
 
 def write_page(found: Sequence[Evidence], refused: Refused, command: str, path: Path) -> Path:
     """Writes the page aside and renames it; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(page(found, refused, command), encoding="utf-8")
-    aside.replace(path)
-    return path
+    return write(path, page(found, refused, command))
 
 
 def page(found: Sequence[Evidence], refused: Refused, command: str) -> str:
@@ -60,13 +54,7 @@ def page(found: Sequence[Evidence], refused: Refused, command: str) -> str:
         if reasons else "",
         section("Made by", f"<pre>{escape(command)}</pre>"),
     ])  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Criteria without clean images</title><style>{SHEET}</style><script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main>{body}</main><script>{PRINTING}</script></body></html>\n"
-    )
+    return document("Criteria without clean images", body)
 
 
 def verdict(found: Sequence[Evidence], refused: Refused) -> str:

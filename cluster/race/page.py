@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from cluster.race.standing import Place, Standing
+from cluster.report.document import document, write
 from cluster.report.drawing import styled
-from cluster.report.html import POLICY, PRINTING
 from cluster.report.html_parts import figure, items, prose, section, table
 from cluster.report.noise_page import draw_curve, draw_lags
-from cluster.report.style import FAINT, INK, OURS, PAPERS, SHEET, fade
+from cluster.report.style import FAINT, INK, OURS, PAPERS, fade
 from denoise_core.method import method_class
 from denoise_core.noise.report import NoiseReport
 
@@ -50,11 +48,7 @@ class Outcome:
 
 def write_page(outcome: Outcome, path: Path) -> Path:
     """Writes the page aside and renames it; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(page(outcome), encoding="utf-8")
-    aside.replace(path)
-    return path
+    return write(path, page(outcome))
 
 
 def page(outcome: Outcome) -> str:
@@ -81,13 +75,7 @@ def page(outcome: Outcome) -> str:
         section("What it cost", prose(outcome.costs), f"<pre>{escape(outcome.command)}</pre>"),
     ]
     body = "\n".join(part for part in parts if part)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(outcome.title)}</title><style>{SHEET}</style><script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main>{body}</main><script>{PRINTING}</script></body></html>\n"
-    )
+    return document(outcome.title, body)
 
 
 def _titled(out: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

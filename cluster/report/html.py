@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from cluster.report import cells, drawing, figures, measures
+from cluster.report.document import document, write
 from cluster.report.drawing_pareto import draw_pareto
 from cluster.report.html_parts import box, crops, duration, figure, items, prose, section, strip, table
 from cluster.report.html_tables import comparisons
@@ -19,29 +18,16 @@ from cluster.report.learned import LearnedTable, Quantity, learned, signed
 from cluster.report.noise_notes import notes
 from cluster.report.pareto import ParetoFigure, pareto
 from cluster.report.results import StudyResults
-from cluster.report.style import SHEET
 from cluster.report.tables import costs
 from cluster.report.verdict import Comparison, Verdict, judge, remedy
 from denoise_core.diagnostics import FIGURES
 
-# The browser itself refuses every request: a report that a paper carries must not depend on, or tell, anyone.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 FAILED_SHOWN = 100
-PRINTING = """
-const plots = () => document.querySelectorAll('.plotly-graph-div');
-addEventListener('beforeprint', () => plots().forEach(p => Plotly.relayout(p, {width: 690, autosize: false})));
-addEventListener('afterprint', () => plots().forEach(p => Plotly.relayout(p, {width: null, autosize: true})));
-"""
 
 
 def render(results: StudyResults, path: Path) -> Path:
     """Write the report and return its path. A reader never sees half a file: it is written aside and renamed."""
-    text = page(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-    return path
+    return write(path, page(results))
 
 
 def page(results: StudyResults) -> str:
@@ -65,14 +51,7 @@ def page(results: StudyResults) -> str:
     ]
     body = "\n".join(part() for part in parts)
     footer = f"<footer>{escape(results.name)} · {escape(results.created)}</footer>"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{_reload(results)}<title>{escape(results.name)}</title><style>{SHEET}</style>"
-        f"<script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main>{body}{footer}</main><script>{PRINTING}</script></body></html>\n"
-    )
+    return document(results.name, body + footer, _reload(results))
 
 
 def _reload(results: StudyResults) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 from PIL import Image
-from plotly.offline import get_plotlyjs
 from torch import Tensor
 
+from cluster.report.document import document, write
 from cluster.report.drawing import styled
-from cluster.report.html import POLICY, PRINTING
 from cluster.report.html_parts import figure, items, prose, section, strip, table
-from cluster.report.style import BAD, FAINT, INK, OURS, PAPER, PAPERS, SHEET, SOFT, fade
+from cluster.report.style import BAD, FAINT, INK, OURS, PAPER, PAPERS, SOFT, fade
 from denoise_core.method import methods
 from denoise_core.noise.report import NoiseReport
 from denoise_core.noise.wording import eight_bit, headline
@@ -87,12 +85,7 @@ def _said(holds: bool) -> str:
 
 def write_noise_page(report: NoiseReport, images: Sequence[Tensor], title: str, path: Path) -> Path:
     """Write the page and return its path; it is written aside and renamed. ``images`` are those of the report."""
-    text = noise_page(report, images, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-    return path
+    return write(path, noise_page(report, images, title))
 
 
 def noise_page(report: NoiseReport, images: Sequence[Tensor], title: str) -> str:
@@ -113,13 +106,7 @@ def noise_page(report: NoiseReport, images: Sequence[Tensor], title: str) -> str
                 '<p class="note">– means that a method does not need it. A method whose assumption does not hold may '
                 "keep noise or remove structure.</p>"),
     ])  # fmt: skip
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Noise of {escape(title)}</title><style>{SHEET}</style><script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main>{body}</main><script>{PRINTING}</script></body></html>\n"
-    )
+    return document(f"Noise of {title}", body)
 
 
 def _numbers(report: NoiseReport) -> str:

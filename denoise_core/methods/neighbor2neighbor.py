@@ -17,6 +17,7 @@ from torch import Tensor
 from denoise_core.config import MethodConfig, Param, choice, log, uniform
 from denoise_core.inference import pad_to_multiple
 from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
+from denoise_core.networks.norms import wide
 from denoise_core.networks.unet import UNet
 from denoise_core.schedule import Schedule, one_cycle, staircase, steps
 
@@ -185,9 +186,9 @@ class Neighbor2Neighbor(UNetMethod):
         shift = torch.zeros_like(first)
         if gamma > 0:
             with torch.no_grad():  # the paper stops the gradient here, and only here
-                full_first, full_second = sub_images(self.network(noisy).float(), choices)
+                full_first, full_second = sub_images(wide(self.network(noisy)), choices)
                 shift = full_first - full_second
-        difference = self.network(first).float() - second
+        difference = wide(self.network(first)) - second
         reconstruction = difference.square().mean()
         regulariser = (difference - shift).square().mean()
         loss = reconstruction + gamma * regulariser
