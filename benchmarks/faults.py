@@ -15,24 +15,26 @@ import argparse
 import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from tensorboardX.proto.event_pb2 import SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cluster.execution.one_training import CHECKPOINT_S  # noqa: E402
 from cluster.results.store import Store  # noqa: E402
-from tests.cluster.test_events import read  # noqa: E402
+from tests.cluster.test_events import records  # noqa: E402
 from tests.s3 import BUCKET, VARIABLES  # noqa: E402
 from tests.studies.hosts import Hosts  # noqa: E402
 
@@ -96,7 +98,7 @@ def repeated(events: Path) -> list[float]:
     found = []
     for folder in sorted({path.parent for path in events.rglob("events.out.tfevents.*")}):
         attempts: list[list[tuple[int, float]]] = []
-        for event in read(folder):
+        for event in written(folder):
             if event.session_log.status == SessionLog.START:
                 attempts.append([])
             else:
@@ -106,6 +108,15 @@ def repeated(events: Path) -> list[float]:
             done = [wall for step, wall in earlier if step < later[0][0]]
             found.append(earlier[-1][1] - max(done, default=earlier[0][1]))
     return found
+
+
+def written(folder: Path) -> Iterator[Any]:
+    """The events of a folder, in order; a kill may have cut the last record of a file."""
+    for path in sorted(folder.iterdir()):
+        with contextlib.suppress(struct.error, AssertionError):
+            for body in records(path):
+                if not (event := Event.FromString(body)).file_version:
+                    yield event
 
 
 def disturb(hosts: Hosts, study: Study, every: float, kill_driver: bool, limit: float) -> tuple[int, int, float]:
