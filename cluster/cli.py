@@ -145,7 +145,10 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--criterion", metavar="NAME", help="judge without clean images: auto, upsnr, sure, ... (see docs/criteria.md)")
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter; NAME=1,2,3 replaces an axis")
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
-    add("--precision", choices=("fp32", "bf16"), help="numbers of the forward passes (default: the budget's)")
+    add(
+        "--precision", choices=("fp32", "bf16", "auto"),
+        help="numbers of the forward passes; auto: bf16 where it is faster here and as good (default: the budget's)",
+    )  # fmt: skip
     add("--compile", action="store_true", help="compile the networks with torch.compile")
     add(
         "--references",

@@ -57,7 +57,7 @@ def estimate(
         lacking = [link for link in plan.to_train(group[0]) if link.group_id not in seconds]
         if measure and (lacking or spec.group_id not in evaluation):
             images = replace(loaded[spec.contents], spec=spec.data)
-            found = _measure(spec, images, evaluations=len(group))
+            found = measured(spec, images, evaluations=len(group))
             if found is not None:
                 seconds = {**found[0], **seconds}
                 evaluation.setdefault(spec.group_id, found[1])
@@ -99,7 +99,7 @@ def _known(groups: Mapping[str, Sequence[PlannedTrial]], plan: Plan, store: Stor
     return {**whole, **known}
 
 
-def _measure(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[str, float], float] | None:
+def measured(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[str, float], float] | None:
     """Seconds of each phase by its group id, and of the evaluations; None where this process cannot train it."""
     keep_freed_memory()
     threads = torch.get_num_threads()

@@ -35,6 +35,7 @@ from cluster.plan import (
     task_of,
     training_label,
 )
+from cluster.precision import AUTO, fitting
 from cluster.results.schema import FAILED
 from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
@@ -43,7 +44,7 @@ from cluster.study import Study
 from denoise_core.errors import UserError
 from denoise_core.images.frames import PREFIX
 from denoise_core.images.named import load_images
-from denoise_core.method import method_class
+from denoise_core.method import Recipe, method_class
 from denoise_core.noise.models import RECORDED, simulated_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
 
@@ -66,7 +67,9 @@ class Runner:
         self.recipe = recipe_of(self.study, options)
         self.store = Store.open(options.store)
         self.data = self._load()
-        self.planner = Planner(self.study, self.recipe, self._fixed(), self._in_use)
+        if options.precision == AUTO:
+            self.recipe = fitting(self.recipe, self._first_trials, self.data, self.store, console, gpu=options.gpus > 0)
+        self.planner = self._planner(self.recipe)
 
     def run(self) -> int:
         """Everything, in order; returns the exit status."""
@@ -107,6 +110,13 @@ class Runner:
         return [*lines, *(one for one in (note, waiting(resources, cluster)) if one)]
 
     # ---- input ----
+
+    def _planner(self, recipe: Recipe) -> Planner:
+        return Planner(self.study, recipe, self._fixed(), self._in_use)
+
+    def _first_trials(self, recipe: Recipe) -> list[PlannedTrial]:
+        """Every cell with the first seed."""
+        return self._planner(recipe).grid(self.options.seeds[:1])
 
     def _load(self) -> list[LoadedData]:
         """The images of every noise, read and checked."""

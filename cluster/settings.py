@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.cli import Options
+from cluster.precision import AUTO
 from cluster.study import Study
 from denoise_core.method import Recipe, method_class
 
@@ -36,5 +37,6 @@ def _references(study: Study, options: Options) -> Sequence[str]:
 def recipe_of(study: Study, options: Options) -> Recipe:
     """The budget's recipe with what the flags change."""
     recipe = method_class(study.method).recipes[options.budget]
-    changes: dict[str, Any] = {"steps": options.steps, "precision": options.precision, "compile": options.compile}
+    precision = None if options.precision == AUTO else options.precision
+    changes: dict[str, Any] = {"steps": options.steps, "precision": precision, "compile": options.compile}
     return replace(recipe, **{name: value for name, value in changes.items() if value})

@@ -182,6 +182,8 @@ class Method(nn.Module):
     """Whether ``denoise`` uses moments of the whole image, so that large images must not be cut into tiles."""
     denoises: ClassVar[bool] = True
     """False for what only generates noise: its ``denoise`` gives the noisy image, which is not measured."""
+    half_precision: ClassVar[bool] = False
+    """Whether bf16 was shown to change the final PSNR by less than 0.05 dB (docs/results)."""
     citation: ClassVar[Citation | None] = None
     """The method's paper, for models that are passed on."""
     deviations: ClassVar[tuple[Deviation, ...]] = ()

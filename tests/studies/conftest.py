@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ TOKEN = secrets.token_hex(32)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cluster:
     address: str
 
@@ -41,17 +42,26 @@ class Cluster:
 
     def resources(self) -> tuple[dict[str, float], dict[str, float], list[str]]:
         """(all, free, placement groups that are not removed), as another process sees them."""
+        assert self.watcher.stdin is not None and self.watcher.stdout is not None
+        self.watcher.stdin.write("\n")
+        self.watcher.stdin.flush()
+        whole, free, groups = json.loads(self.watcher.stdout.readline())
+        return whole, free, groups
+
+    @cached_property
+    def watcher(self) -> subprocess.Popen[str]:
+        """A process that is part of the cluster and says what is free whenever it is asked."""
         program = f"""
-import json, logging, ray, ray.util
+import json, logging, sys, ray, ray.util
 ray.init(address={self.address!r}, log_to_driver=False, logging_level=logging.CRITICAL)
 keep = lambda one: {{name: value for name, value in one.items() if name in ("CPU", "memory")}}
-groups = [key for key, one in ray.util.placement_group_table().items() if one["state"] != "REMOVED"]
-print(json.dumps([keep(ray.cluster_resources()), keep(ray.available_resources()), groups]))
+for _ in sys.stdin:
+    groups = [key for key, one in ray.util.placement_group_table().items() if one["state"] != "REMOVED"]
+    print(json.dumps([keep(ray.cluster_resources()), keep(ray.available_resources()), groups]), flush=True)
 """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment())
-        assert done.returncode == 0, done.stderr
-        whole, free, groups = json.loads(done.stdout.strip().splitlines()[-1])
-        return whole, free, groups
+        return subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
 
     def answers(self) -> bool:
         """Whether it runs a task with an environment of its own, as every study asks for."""
@@ -65,11 +75,11 @@ assert ray.get(ray.remote(num_cpus=0)(lambda: 1).remote(), timeout=60) == 1
 
     def assert_free(self) -> None:
         """Everything that a study took is given back, within a few seconds of its end."""
-        for _ in range(10):
+        for _ in range(40):
             whole, free, groups = self.resources()
             if whole == free and not groups:
                 return
-            time.sleep(1)
+            time.sleep(0.5)
         raise AssertionError(f"of {whole} only {free} are free; groups {groups}")
 
 
@@ -116,6 +126,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         if ready.answers():
             break
     yield ready
+    if "watcher" in vars(ready):
+        ready.watcher.kill()
+        ready.watcher.wait()
     os.killpg(head.pid, signal.SIGTERM)
     time.sleep(3)
     os.killpg(head.pid, signal.SIGKILL)

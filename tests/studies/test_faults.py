@@ -19,7 +19,10 @@ import optuna
 import pandas as pd
 import pytest
 
+from cluster.cli import run
 from cluster.execution.suggestions import STARTUP
+from cluster.runner import Runner
+from tests.cluster.test_every_study import execute_here, study
 
 from .conftest import ROOT, Cluster, environment
 from .hosts import Hosts
@@ -73,9 +76,13 @@ def running_worker(store: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same trainings one after the other in this process, without Ray."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
-    cluster.run(SCRIPT, *LONG, "--store", str(store))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DENOISE_DATA", raising=False)
+        patch.setattr(Runner, "_execute", execute_here)
+        assert run(study(Path(SCRIPT).stem), ["--budget", "smoke", *LONG, "--store", str(store)]) == 0
     return store
 
 
