@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.harness import Call, Comparison
 from denoise_core import gaussian
+from denoise_core.evaluation import CANONICAL
 from denoise_core.images.generated import load_generated
 from denoise_core.images.patches import extract
 from denoise_core.images.smooth_rules import WaveletRule, plain_scores
@@ -20,7 +21,7 @@ from denoise_core.methods.danet import critic_terms
 from denoise_core.methods.danet_config import SMALL, DANetConfig
 from denoise_core.methods.neighbor2neighbor import draw_choices, sub_images
 from denoise_core.metrics.full_reference import measure
-from denoise_core.metrics.protocol import CANONICAL, PROTOCOLS
+from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.networks.danet import PairCritic
 from denoise_core.noise.models import parse_noise
 from denoise_core.seeding import generator
