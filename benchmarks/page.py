@@ -16,6 +16,8 @@ from cluster.report.drawing import styled
 from cluster.report.html_parts import figure, items, prose, section, table
 from cluster.report.style import FAINT, colours
 
+LINES = 8
+"""Of a figure at most."""
 HEAD = ("what", "against", "reference, ms", "ours, ms", "times as fast [quartiles]", "goal", "share of peak")
 
 
@@ -31,7 +33,9 @@ def page(rows: pd.DataFrame, device: str) -> str:
             shown.append(table(HEAD, [_line(row) for _, row in compared.iterrows()]))
             history = mine[(mine["group"] == group) & mine["size"].isna()]
             note = "Times as fast as the reference, run by run; the reference is measured in the same run."
-            shown.append(figure(draw_history(history), f"history-{group}", note))
+            for title, some in panels(history):
+                shown.append(figure(draw_history(some), f"history-{group}-{title}", note, title))
+                note = ""
         if len(grown):
             shown.append(table(("what", "growth", "sizes", "memory at the largest"), growth(grown), text=True))
             note = "Both axes are logarithmic: a line of slope 1 grows in proportion."
@@ -63,9 +67,8 @@ def _line(row: pd.Series) -> tuple[str, ...]:
     goal = "" if pd.isna(row["goal"]) else f"{row['goal']:g}{'' if row['ratio'] >= row['goal'] else ', missed'}"
     share = "" if pd.isna(row["share_of_peak"]) else f"{100 * row['share_of_peak']:.0f} %"
     ratio = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    return (
-        row["name"], row["reference"], f"{row['reference_ms']:.3g}", f"{row['ours_ms']:.3g}", ratio, goal, share,
-    )  # fmt: skip
+    theirs, ours = milliseconds(row["reference_ms"]), milliseconds(row["ours_ms"])
+    return row["name"], row["reference"], theirs, ours, ratio, goal, share
 
 
 def growth(rows: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -80,10 +83,22 @@ def growth(rows: pd.DataFrame) -> list[tuple[str, ...]]:
         memory = one["memory_mb"].iloc[-1]
         lines.append((
             str(name), f"time grows with the exponent {whole:.2f}, {end:.2f} at the end",
-            f"{sizes[0]:,} to {sizes[-1]:,} {unit}: {times[0]:.3g} to {times[-1]:.3g} ms",
+            f"{sizes[0]:,} to {sizes[-1]:,} {unit}: {milliseconds(times[0])} to {milliseconds(times[-1])} ms",
             "" if pd.isna(memory) else f"{memory:.0f} MiB",
         ))  # fmt: skip
     return lines
+
+
+def panels(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each figure with its title: by the first word of their names where one figure would be too full."""
+    if rows["name"].nunique() <= LINES:
+        return [("", rows)]
+    return [(str(word), some) for word, some in rows.groupby(rows["name"].str.split(" ").str[0], sort=False)]
+
+
+def milliseconds(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw_history(rows: pd.DataFrame) -> Any:
@@ -105,7 +120,7 @@ def draw_history(rows: pd.DataFrame) -> Any:
     canvas.add_hline(y=1, line={"color": FAINT, "dash": "dot"})
     canvas.update_yaxes(title_text="times as fast", type="log")
     canvas.update_xaxes(tickvals=list(places.values()), ticktext=ticks)
-    return styled(canvas, height=420 + 10 * len(names), top=30 + 12 * len(names))
+    return styled(canvas, height=300 + 10 * len(names), top=30 + 12 * len(names))
 
 
 def draw_growth(rows: pd.DataFrame) -> Any:
