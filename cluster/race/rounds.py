@@ -32,6 +32,8 @@ LEAST = 2
 """Entrants of the last round at least."""
 LEAST_PART = 0.02
 """Of a budget's steps: less trains nothing."""
+PASSES = 4
+"""Times that an image goes through a method to be measured with its criterion, more or less."""
 ROUND_S = 30.0
 """What a round costs beside its trainings: start-up and evaluation."""
 
@@ -73,7 +75,7 @@ class Race:
         still = [one for one in entrants if trained(one, self.data.spec.channels, self.budget)]
         free = [one for one in entrants if one not in still]
         parts, kept = (PARTS, KEPT) if self.criterion is not None and len(still) > LEAST else ((1.0,), (1.0,))
-        scale = self._scale(still, parts, kept, seconds, lanes)
+        scale = self._scale(still, free, parts, kept, seconds, lanes)
         laps: list[Lap] = []
         first = len(still)
         for number, part in enumerate(parts):
@@ -97,11 +99,18 @@ class Race:
         return PlannedTrial(spec, CELL, entrant.label, {})
 
     def _scale(
-        self, entrants: Sequence[Entrant], parts: Sequence[float], kept: Sequence[float], seconds: float, lanes: int
+        self,
+        entrants: Sequence[Entrant],
+        free: Sequence[Entrant],
+        parts: Sequence[float],
+        kept: Sequence[float],
+        seconds: float,
+        lanes: int,
     ) -> float:
         """The part of the budgets' steps that the last round can afford, at most all of them.
 
-        It rests on measured times, so the first call of a race writes it down: the same command trains the same.
+        What is not trained (``free``) is evaluated first; some of it takes longer than a training. It rests on
+        measured times, so the first call of a race writes it down: the same command trains the same.
         """
         if not entrants:
             return 1.0
@@ -113,7 +122,8 @@ class Race:
         costs = [self._cost(one) for one in trials]
         mean = sum(costs) / len(costs)
         whole = mean * sum(part * _left(share, len(costs)) for part, share in zip(parts, kept, strict=True))
-        spent = max(ROUND_S, (seconds - ROUND_S * len(parts)) * lanes)
+        measured_once = PASSES * sum(self._cost(self.trial(one, 1.0)) for one in free)
+        spent = max(ROUND_S, (seconds - ROUND_S * len(parts)) * lanes - measured_once)
         scale = float(f"{min(1.0, max(LEAST_PART, spent / whole)):.3g}") if whole > 0 else 1.0
         self.store.files.write(name, json.dumps({"scale": scale}).encode())
         return scale

@@ -2,23 +2,33 @@
 
 Every criterion states what it needs, and refuses noise that does not measure so, since it would rank wrongly without
 saying so. Values are in dB like PSNR, ``-10 log10(estimated MSE)`` for intensities in [0, 1]: higher is better. An
-estimate may fall below zero by chance; it counts as :data:`FLOOR` of the noise's variance then.
+estimate may come near zero or fall below it, by chance or since the noise's level is not known exactly; below
+:data:`BEND` of the noise's variance the logarithm goes on as its tangent, so that the order is kept.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from denoise_core.errors import UserError, nearest
+from denoise_core.noise.levels import (
+    Line,
+    exact_variance_by_intensity,
+    fit_line,
+    measured_tiles,
+    variance_by_intensity,
+    variance_of_frames,
+)
 from denoise_core.noise.report import NoiseReport, noise_report
 from denoise_core.seeding import generator
 
@@ -27,8 +37,11 @@ Denoise = Callable[[Tensor], Tensor]
 
 AUTO = "auto"
 """Stands for the strongest criterion that the noise licenses."""
-FLOOR = 0.01
-"""Least part of the noise's variance that an estimated error counts as: nobody removes more than 20 dB."""
+BEND = 0.05
+"""Part of the noise's variance, 13 dB below it, where the scale in dB becomes a straight line."""
+UNLIKE, MOST = 0.25, 0.7
+"""Images have noise of their own where not even 70 % of them lie within so much (a quarter, in logarithms) of the line
+of all of them: pictures of one camera measure within 0.18, of several exposures 0.4 and more."""
 PIXELS = 2**17
 """About so many pixels are probed by a random direction; small images get several directions."""
 BLOCK, DRIFT = 32, 0.25
@@ -36,6 +49,8 @@ BLOCK, DRIFT = 32, 0.25
 brightness. White noise differs by 1/32 of it, noise that was blurred 5 x 5 by a sixth."""
 LEAST_LEVEL = 0.5 / 255
 """Standard deviation below which a noise level is not told apart from rounding."""
+OWN_TILES = 400
+"""Tiles of 16 x 16 pixels that a line of one image needs."""
 LEAST_SIDE = 16
 
 
@@ -77,12 +92,47 @@ class Facts:
             pixels += float(difference.square().mean())
         return math.sqrt(blocks / pixels) if pixels > 0 else 0.0
 
-    def variance(self, values: Tensor) -> Tensor:
-        """The noise's variance at noisy ``values``, from the measured line or the known level."""
+    def variance(self, scene: Scene) -> Tensor:
+        """The noise's variance at each pixel of a scene's first frame, from the measured line or the known level."""
+        values = scene.frames[0]
         if self.known_sigma is not None:
             return torch.full_like(values, self.known_sigma**2)
-        line = self.report.offset + self.report.gain * values
-        return line.clamp_min(LEAST_LEVEL**2)
+        return _on(self._own[scene.image_id] if self.differs else self._line, values)
+
+    @cached_property
+    def differs(self) -> bool:
+        """Whether the images have noise of their own, so that the line of all of them is wrong for most."""
+        apart = []
+        for scene in self.scenes:
+            own, shared = (_on(line, scene.frames[0]).mean() for line in (self._own[scene.image_id], self._line))
+            apart.append(abs(math.log(float(own) / float(shared))))
+        return float(np.quantile(apart, MOST)) > UNLIKE
+
+    @property
+    def _line(self) -> Line:
+        return Line(self.report.offset, self.report.gain, self.report.slope_sure)
+
+    @cached_property
+    def _own(self) -> Mapping[str, Line]:
+        """The line of each scene alone."""
+        return {scene.image_id: self._line_of(scene) for scene in self.scenes}
+
+    def _line_of(self, scene: Scene) -> Line:
+        """Of frames exactly; of a large image from its own tiles; of a small one the shared line at its own level."""
+        ends, correlated = self.report.ends, self.report.correlation.correlated
+        if self.frames > 1:
+            return fit_line(exact_variance_by_intensity(variance_of_frames(scene.frames, ends)))
+        tiles = measured_tiles(scene.frames[0], ends)
+        if len(tiles.mean) >= OWN_TILES:
+            return fit_line(variance_by_intensity([tiles], correlated=correlated))
+        shared = float(_on(self._line, tiles.mean[tiles.flat]).median())
+        level = tiles.level * (tiles.missed if correlated else 1.0) / shared
+        return replace(self._line, offset=level * self._line.offset, gain=level * self._line.gain)
+
+
+def _on(line: Line, values: Tensor) -> Tensor:
+    """The variance at noisy ``values``, at least that of the weakest noise."""
+    return (line.offset + line.gain * values).clamp_min(LEAST_LEVEL**2)
 
 
 class Criterion(ABC):
@@ -112,10 +162,12 @@ class Criterion(ABC):
         """The estimated mean squared error of one scene's first frame, in units of [0, 1] squared."""
 
     def decibels(self, denoise: Denoise, scene: Scene, facts: Facts) -> float:
-        """The same in dB."""
-        floor = FLOOR * float(facts.variance(scene.frames[0]).mean())
+        """The same in dB, see the module."""
+        bend = BEND * float(facts.variance(scene).mean())
         error = self.error(denoise, scene, facts)
-        return math.nan if math.isnan(error) else -10 * math.log10(max(error, floor))
+        if math.isnan(error) or error >= bend:
+            return math.nan if math.isnan(error) else -10 * math.log10(error)
+        return -10 * math.log10(bend) + 10 / math.log(10) * (1 - error / bend)
 
 
 class _OfFrames(Criterion):
@@ -197,7 +249,7 @@ class SURE(_OfSingles):
     def error(self, denoise: Denoise, scene: Scene, facts: Facts) -> float:
         """See the class."""
         noisy = scene.frames[0]
-        variance = facts.variance(noisy)
+        variance = facts.variance(scene)
         step = math.sqrt(float(variance.mean())) / 20
         result, slopes = denoise(noisy), []
         for number in range(_probes(noisy)):
@@ -265,7 +317,7 @@ class NeighbourRisk(_OfSingles):
         for (y, x), (down, right) in (((0, 0), (0, 1)), ((1, 1), (1, 0)), ((0, 0), (1, 0)), ((1, 1), (0, 1))):
             one, other = noisy[:, y::2, x::2], noisy[:, down::2, right::2]
             errors.append(float((denoise(one) - other).square().mean()))
-        return sum(errors) / len(errors) - float(facts.variance(noisy).mean())
+        return sum(errors) / len(errors) - float(facts.variance(scene).mean())
 
 
 class Recorrupted(_OfSingles):
@@ -279,7 +331,7 @@ class Recorrupted(_OfSingles):
     def error(self, denoise: Denoise, scene: Scene, facts: Facts) -> float:
         """See the class; the denoiser is judged on more noise than the frame has."""
         noisy, errors = scene.frames[0], []
-        variance = facts.variance(noisy)
+        variance = facts.variance(scene)
         for number in range(_probes(noisy)):
             added = torch.randn(noisy.shape, generator=generator("recorrupted", scene.image_id, number)).to(noisy)
             added = added * variance.sqrt()
@@ -301,7 +353,7 @@ class Whiteness(_OfSingles):
     def error(self, denoise: Denoise, scene: Scene, facts: Facts) -> float:
         """The sum of the squared correlations."""
         noisy = scene.frames[0]
-        residual = (noisy - denoise(noisy)) / facts.variance(noisy).sqrt()
+        residual = (noisy - denoise(noisy)) / facts.variance(scene).sqrt()
         residual = residual - residual.mean((1, 2), keepdim=True)
         energy = residual.square().mean().clamp_min(1e-12)
         height, width = residual.shape[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -97,6 +97,68 @@ def test_sure_follows_the_variance_of_shot_noise() -> None:
     known = facts("poisson30", 1)
     found = np.mean([criterion("sure").error(blur(5), scene, known) for scene in known.scenes])
     assert found == pytest.approx(np.mean(errors("poisson30", blur(5))), rel=0.35)
+
+
+LEVELS = (10, 20, 40, 60)
+"""Noise of each image, as of pictures with exposures of their own."""
+
+
+@pytest.mark.parametrize("images", [CLEAN, IMAGES.pixels[:4]], ids=["small", "large"])
+def test_images_of_several_exposures_have_noise_of_their_own(images: Sequence[Tensor]) -> None:
+    draws = [torch.randn(clean.shape, generator=generator("exposure", k)) for k, clean in enumerate(images)]
+    noisy = [clean + level / 255 * draw for clean, level, draw in zip(images, LEVELS, draws, strict=True)]
+    known = Facts([Scene(str(k), (image,)) for k, image in enumerate(noisy)])
+    assert known.differs and not facts("gauss25", 1).differs and not facts("poisson30", 1).differs
+    for scene, clean, level in zip(known.scenes, images, LEVELS, strict=True):
+        assert float(known.variance(scene).mean()) == pytest.approx((level / 255) ** 2, rel=0.25)
+        for size in (1, 3, 9):
+            true = float((blur(size)(scene.frames[0]) - clean).square().mean())
+            found = criterion("sure").error(blur(size), scene, known)
+            assert found == pytest.approx(true, abs=0.25 * (level / 255) ** 2)
+
+
+def test_frames_tell_the_noise_of_their_own_scene() -> None:
+    pairs = [
+        Scene(
+            str(k),
+            tuple(clean + level / 255 * torch.randn(clean.shape, generator=generator("f", k, n)) for n in (0, 1)),
+        )
+        for k, (clean, level) in enumerate(zip(CLEAN, LEVELS, strict=True))
+    ]
+    known = Facts(pairs)
+    assert known.differs
+    for scene, level in zip(pairs, LEVELS, strict=True):
+        assert float(known.variance(scene).mean()) == pytest.approx((level / 255) ** 2, rel=0.05)
+
+
+def test_estimates_near_zero_and_below_keep_their_order() -> None:
+    """With a level that is taken too high every good denoiser's estimate is negative: the better is still told."""
+    scene = facts("gauss25", 1).scenes[0]
+    known = Facts([scene], known_sigma=30 / 255)
+    clean = CLEAN[0]
+
+    def part(share: float) -> Callable[[Tensor], Tensor]:
+        """What leaves so much of the noise."""
+        return lambda noisy: clean + share * (noisy - clean)
+
+    values = [criterion("sure").decibels(part(share), scene, known) for share in (0.0, 0.1, 0.2, 0.3)]
+    assert criterion("sure").error(part(0.0), scene, known) < 0
+    assert values == sorted(values, reverse=True) and len(set(values)) == 4
+
+
+def test_the_scale_goes_on_where_the_logarithm_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, sure = facts("gauss25", 1), criterion("sure")
+    scene = known.scenes[0]
+    level = float(known.variance(scene).mean())
+    found = []
+    for part in (0.2, 0.0501, 0.05, 0.0499, 0.0, -0.1):
+        monkeypatch.setattr(type(sure), "error", lambda *_, part=part: part * level)
+        found.append(sure.decibels(blur(1), scene, known) + 10 * math.log10(level))
+    assert found[0] == pytest.approx(-10 * math.log10(0.2))
+    assert found[1] == pytest.approx(found[2], abs=0.01) and found[3] == pytest.approx(found[2], abs=0.01)
+    assert found[1:] == sorted(found[1:])
+    monkeypatch.setattr(type(sure), "error", lambda *_: math.nan)
+    assert math.isnan(sure.decibels(blur(1), scene, known))
 
 
 @pytest.mark.parametrize("name", ["sure", "recorrupted", "thinning", "neighbour_risk"])

@@ -1,4 +1,4 @@
-"""Studies that need the same W-GAN at the same time: the first is killed. (That all share it is in test_scripts.)"""
+"""Two drivers, as two users of a cluster would start them, whose studies need the same W-GAN: the first is killed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.results.store import Store
+from tests.cluster.test_every_study import check_report
 from tests.studies.conftest import Cluster
 
 ONE_SEED = ("--seeds", "1", "--max-concurrent", "1", "--references", "none")
@@ -47,4 +48,6 @@ def test_the_other_study_goes_on_where_the_first_was_killed(cluster: Cluster, tm
     assert second.returncode == 0, printed
     assert sorted(phases(store)) == ["g2g1", "gan"]
     assert logged(store, r"trains (gan) \(") == ["gan", "gan"]  # by the first, and once more after its death
+    assert "done" in printed and "failed" not in printed
+    check_report(Path(re.findall(r"Report: (\S+\.html)", printed)[-1]), "gan2gan_pairs")
     cluster.assert_free()
