@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 from torch import Tensor
 
 from denoise_core.images.image_set import ImageSet
-from denoise_core.metrics.clean_free import AUTO, Choice, Criterion, Denoise, Facts, Scene, choose, criterion
+from denoise_core.metrics.clean_free import AUTO, Choice, Criterion, Denoise, choose, criterion
+from denoise_core.metrics.facts import Facts, Scene
 from denoise_core.noise.models import RECORDED, NoiseModel, simulated_noise
 from denoise_core.seeding import generator
 

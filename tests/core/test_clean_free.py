@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from denoise_core.errors import UserError
 from denoise_core.images.named import load_images
-from denoise_core.metrics.clean_free import AUTO, Facts, Scene, choose, criteria, criterion
+from denoise_core.metrics.clean_free import AUTO, choose, criteria, criterion
+from denoise_core.metrics.facts import Facts, Scene
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.noise.models import parse_noise
 from denoise_core.scenes import Scenes, chosen
