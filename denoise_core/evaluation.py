@@ -158,8 +158,9 @@ def _looks(method: Method, images: ImageSet, device: torch.device, ranks: Ranks)
 
 
 def _residual(noisy: Tensor, denoised: Tensor) -> Tensor:
-    """What was removed, around middle gray, black and white at three of its deviations."""
+    """What was removed beside a shift of the brightness, around middle gray, black and white at three deviations."""
     removed = noisy - denoised
+    removed = removed - removed.mean()
     return 0.5 + removed / (6 * max(float(removed.std()), 1 / 255))
 
 
