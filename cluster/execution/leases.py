@@ -17,7 +17,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class Leases:
     def take(self, name: str) -> Lease | None:
         """The lease, kept alive until it is given back; None while another owner holds it."""
         lease = Lease(self, name)
-        if not self._silent(name):
+        if self.living([name]):
             return None
         with self._exclusive() as locked:
             if self.held(name):
@@ -78,16 +78,22 @@ class Leases:
         lease.start()
         return lease
 
-    def _silent(self, name: str) -> bool:
-        """Whether nobody holds the lease; an owner on another machine is watched until that is known."""
-        content, beats = self._read(name), set()
-        while content is not None and self._alive(name, content):
-            beats.add((content["owner"], content["beat"]))
-            if content["node"] == _node() or len(beats) > 1:
-                return False
-            time.sleep(WATCH_S)
-            content = self._read(name)
-        return True
+    def living(self, names: Iterable[str]) -> set[str]:
+        """The leases whose owners live; owners on other machines are watched until that is known."""
+        undecided, living = {name: set[tuple[str, int | bytes]]() for name in names}, set[str]()
+        while undecided:
+            for name, beats in list(undecided.items()):
+                content = self._read(name)
+                if content is None or not self._alive(name, content):
+                    del undecided[name]
+                    continue
+                beats.add((content["owner"], content["beat"]))
+                if content["node"] == _node() or len(beats) > 1:
+                    del undecided[name]
+                    living.add(name)
+            if undecided:
+                time.sleep(WATCH_S)
+        return living
 
     def _alive(self, name: str, content: dict[str, Any]) -> bool:
         if content["node"] == _node() and not _running(content["pid"], content["started"]):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow.fs as pafs
 
-from cluster.execution import leases
 from cluster.execution.leases import Leases
 from cluster.results.schema import DONE, PRUNED
 from cluster.results.store import Store
@@ -131,10 +130,4 @@ def _held(store: Store, found: Iterable[Leftover], before: float) -> set[str]:
     for one in found:
         name = one.path.rpartition("/")[2].removesuffix(".json")
         (old if one.changed < before else held).add(name)
-    watching = Leases(store)
-    alive = {name for name in old if watching.held(name)}
-    until = time.monotonic() + leases.EXPIRY_S + leases.WATCH_S
-    while alive and time.monotonic() < until:  # an owner's silence counts only while it is watched
-        time.sleep(leases.WATCH_S)
-        alive = {name for name in alive if watching.held(name)}
-    return held | alive
+    return held | Leases(store).living(old)
