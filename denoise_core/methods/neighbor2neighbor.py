@@ -109,6 +109,7 @@ class Neighbor2Neighbor(UNetMethod):
     )
     Config = Neighbor2NeighborConfig
     config: Neighbor2NeighborConfig
+    half_precision = True
     assumes = Assumptions(zero_mean=True, pixel_independent=True, signal_independent=False, fields=("noisy",))
     deviations = (
         Deviation(
