@@ -34,7 +34,6 @@ PIXELS = 2**17
 DRIFT = 0.25
 """Frames whose means over blocks of 32 pixels differ by more than a quarter of the noise's deviation do not share their
 brightness. White noise differs by 1/32 of it, noise that was blurred 5 x 5 by a sixth."""
-LEAST_SIDE = 16
 
 
 class Criterion(ABC):
