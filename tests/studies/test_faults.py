@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -64,14 +63,20 @@ def finished(store: Path) -> int:
     return len(list(folder.glob("*.parquet"))) if folder.exists() else 0
 
 
-def running_worker(store: Path) -> int:
-    """The process of a training that is under way, 0 where there is none."""
-    for path in (store / "logs").glob("*.log"):
-        found = re.findall(r"process (\d+) on", path.read_text())
-        if found and not (store / "trials" / f"{path.stem}.parquet").exists():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(found[-1]), 0)
-                return int(found[-1])
+def workers(store: Path) -> dict[str, int]:
+    """The process that last began each training."""
+    found = {path.stem: re.findall(r"process (\d+) on", path.read_text()) for path in (store / "logs").glob("*.log")}
+    return {trial: int(processes[-1]) for trial, processes in found.items() if processes}
+
+
+def running_worker(store: Path, before: dict[str, int]) -> int:
+    """The process of a training that began after ``before`` was taken and is not stored yet, 0 where there is none.
+
+    The workers of a driver that was killed may live a little longer than what they held, so that they do not count.
+    """
+    for trial, process in workers(store).items():
+        if process != before.get(trial) and not (store / "trials" / f"{trial}.parquet").exists():
+            return process
     return 0
 
 
@@ -106,9 +111,10 @@ def test_ctrl_c_kill_9_of_a_worker_and_of_the_driver(cluster: Cluster, undisturb
     process.wait()
     cluster.assert_free()
 
+    before = workers(store)
     process = cluster.start(SCRIPT, *command)
-    wait_for(process, lambda: bool(running_worker(store)))
-    os.kill(running_worker(store), signal.SIGKILL)
+    wait_for(process, lambda: bool(running_worker(store, before)))
+    os.kill(running_worker(store, before), signal.SIGKILL)
     assert process.wait(timeout=120) == 0
 
     assert finished(store) == COUNT
