@@ -243,8 +243,6 @@ class Trainer:
     def _apply(self, group: Group, update: Update, progress: float) -> None:
         parameters, optimizer = self._parameters[update.group], self._optimizers[update.group]
         self._logs.update(update.logs)
-        if update.valid is not None and not self._agreed(update.valid):
-            return
         for parameter in parameters:
             parameter.grad = None
         # `inputs` keeps gradients out of every other network
@@ -256,16 +254,18 @@ class Trainer:
         factor = group.schedule(progress)
         for settings, base in zip(optimizer.param_groups, self._base_lr[update.group], strict=True):
             settings["lr"] = base * factor
+        # the kernels of fused optimizers step nothing where it is 1: the host need not wait for the device's answer
+        optimizer.found_inf = None if update.valid is None else self._refused(update.valid)  # type: ignore[attr-defined]
         optimizer.step()
         if group.after is not None:
             group.after()
 
-    def _agreed(self, valid: Tensor) -> bool:
-        """Whether all ranks find the update valid."""
-        agreed = valid.to(torch.uint8)
+    def _refused(self, valid: Tensor) -> Tensor:
+        """1 where any rank finds the update invalid, else 0; on the device."""
+        refused = 1 - valid.detach().to(torch.float32)
         if self.ranks.world > 1:
-            dist.all_reduce(agreed, dist.ReduceOp.MIN)
-        return bool(agreed)
+            dist.all_reduce(refused, dist.ReduceOp.MAX)
+        return refused
 
     def _average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         for parameter in parameters:

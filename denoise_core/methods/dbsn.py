@@ -371,9 +371,11 @@ def spread(count: int, share: float, context: Context) -> tuple[Tensor, Tensor, 
     """
     total = count * context.world
     number = min(max(1, round(total * share)), total - 1)
-    places = torch.arange(context.rank * count, (context.rank + 1) * count)
-    found = (places + 1) * number // total > places * number // total
-    return found.nonzero().flatten(), (~found).nonzero().flatten(), number
+    places = range(context.rank * count, (context.rank + 1) * count)
+    found = [(place + 1) * number // total > place * number // total for place in places]
+    both = ([index for index, one in enumerate(found) if one is kind] for kind in (True, False))
+    chosen, others = (torch.tensor(one, dtype=torch.int64, device=context.device) for one in both)
+    return chosen, others, number
 
 
 def _sum_of_means(difference: Tensor) -> Tensor:
