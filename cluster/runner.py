@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from cluster.costs import estimate
 from cluster.criteria import asked, judged_by, licensed
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
-from cluster.execution.session import prepare_environment, session
+from cluster.execution.session import Session, prepare_environment, starting
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.execution.survey import Needs, check, survey
 from cluster.live import LiveReport
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 OK, FAILURES = 0, 1
 MANY_LOOSE = 1_000
 """Files of a table that are packed at the end of a study, without being asked to."""
+PROCESSES, PROCESSES_A_LANE = 1, 2
+"""Of Ray that are started early: the board, and of each training at a time the run and its controller."""
 RELOAD_S = 30
 """After how many seconds the page of a running study loads itself anew."""
 
@@ -76,18 +78,16 @@ class Runner:
         self._check_trials()
         plan = self._plan()
         finished = True
+        if self.options.dry_run and not self.options.report_only:
+            self._announce(plan)
+            return OK
         if not self.options.report_only:
-            seconds = self._announce(plan)
-            if self.options.dry_run:
-                return OK
             if self._left(plan):
-                unfinished = {link.phase_id for trial in plan.left for link in plan.to_train(trial)}
-                for fault in checkpoint_faults(self.store, sorted(unfinished)):
-                    self.console.warn(fault)
-                finished = self._execute(plan, seconds)
+                finished = self._train(plan)
                 self._pack()
                 plan = self._plan()
             else:
+                self._announce(plan)
                 self.console.say("Everything is stored already: nothing to train.")
         return self._report(plan, finished)
 
@@ -283,9 +283,20 @@ class Runner:
 
     # ---- training ----
 
-    def _execute(self, plan: Plan, seconds: float) -> bool:
+    def _train(self, plan: Plan) -> bool:
+        """Says what it will cost and trains it, while Ray starts. False when it was interrupted."""
         options = self.options
         prepare_environment(options.address)
+        lanes = min(self._left(plan), int((os.cpu_count() or 1) // options.cpus), options.max_concurrent or 10**6)
+        with starting(options.address, PROCESSES + PROCESSES_A_LANE * lanes) as ray_is_up:
+            seconds = self._announce(plan)
+            unfinished = {link.phase_id for trial in plan.left for link in plan.to_train(trial)}
+            for fault in checkpoint_faults(self.store, sorted(unfinished)):
+                self.console.warn(fault)
+            return self._execute(plan, seconds, ray_is_up)
+
+    def _execute(self, plan: Plan, seconds: float, ray_is_up: Callable[[], Session]) -> bool:
+        options = self.options
         from cluster.execution.hosted import Work
         from cluster.execution.run import execute  # here: Ray is slow to import and not always needed
 
@@ -294,19 +305,19 @@ class Runner:
         if options.search == "optuna":
             make = partial(_make, self.planner, self._in_use[0])
             work = replace(work, tasks=(), search=self._search, known=self._known(plan), make=make)
-        with session(options.address) as current:
-            if current.dashboard:
-                self.console.say(f"Ray dashboard: {current.dashboard}", style="dim")
-            if not current.local:
-                for warning in check(survey(self.needs())):
-                    self.console.warn(warning)
-            if options.auto_gpus:
-                resources = self._shared_gpu(resources, plan)
-            with self._live.running():
-                return execute(
-                    work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console,
-                    may_grow=not current.local,
-                )  # fmt: skip
+        current = ray_is_up()
+        if current.dashboard:
+            self.console.say(f"Ray dashboard: {current.dashboard}", style="dim")
+        if not current.local:
+            for warning in check(survey(self.needs())):
+                self.console.warn(warning)
+        if options.auto_gpus:
+            resources = self._shared_gpu(resources, plan)
+        with self._live.running():
+            return execute(
+                work, self.store, options.data_root, resources, options.max_concurrent, seconds, self.console,
+                may_grow=not current.local,
+            )  # fmt: skip
 
     def _pack(self) -> None:
         """Packs what lies loose, where that is a lot: thousands of small files are slow to plan against."""

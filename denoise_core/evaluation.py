@@ -4,6 +4,7 @@ the noise of methods that generate it."""
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from denoise_core.trainer import Ranks
 CANONICAL = "canonical"
 PREVIEW_SIDE = 96
 PREVIEW_IMAGES = 2
+LEAST_SIDE = 64
+"""Of what is measured of a validation image, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,15 @@ def evaluate(
     return result
 
 
-def validation(method: Method, data: LoadedData, device: torch.device) -> dict[str, float]:
+def validation(
+    method: Method, data: LoadedData, device: torch.device, pixels: int | None = None
+) -> dict[str, float]:
     """Means over images that are neither trained on nor reported on, which ``data`` must have: ``psnr``, canonical and
-    in dB, and ``akld`` of one draw an image where noise is generated."""
+    in dB, and ``akld`` of one draw an image where noise is generated.
+
+    Where the images together have more than ``pixels``, the middle of each is measured, a square of at least
+    :data:`LEAST_SIDE`. What says something without clean images needs them whole.
+    """
     assert data.validation is not None
     values: dict[str, list[float]] = {}
     for name in data.spec.criteria:
@@ -120,13 +129,29 @@ def validation(method: Method, data: LoadedData, device: torch.device) -> dict[s
     if data.noise is None and data.validation.noisy is None:
         return {name: float(np.mean(several)) for name, several in values.items()}
     values["psnr"] = []
+    side = _side(data.validation, pixels)
     for image_id, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
-        noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
+        noisy, clean = (middle(_viewed(one, data.spec.window), side) for one in (noisy, clean))
         values["psnr"].append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
         if method.draws:
             generated = draws(method, clean, image_id, 1, device)
             values.setdefault("akld", []).append(akld(clean, noisy, generated))
     return {name: float(np.mean(several)) for name, several in values.items()}
+
+
+def _side(images: ImageSet, pixels: int | None) -> int | None:
+    """The side of squares that have ``pixels`` together; None where the images have no more than that."""
+    if pixels is None or sum(height * width for _, height, width in images.shapes) <= pixels:
+        return None
+    return max(LEAST_SIDE, math.isqrt(pixels // len(images)))
+
+
+def middle(image: Tensor, side: int | None) -> Tensor:
+    """The square of ``side`` pixels in the middle of (C, H, W), less where the image has less; None: the whole."""
+    if side is None:
+        return image
+    top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side]
 
 
 def _without_clean(
@@ -222,10 +247,8 @@ def denoise(method: Method, noisy: Tensor, device: torch.device, by: Denoise | N
 
 
 def _crops(images: dict[str, Tensor]) -> Iterator[tuple[str, bytes]]:
-    height, width = images["noisy"].shape[-2:]
-    top, left = max(0, (height - PREVIEW_SIDE) // 2), max(0, (width - PREVIEW_SIDE) // 2)
     for kind, image in images.items():
-        crop = image[:, top : top + PREVIEW_SIDE, left : left + PREVIEW_SIDE]
+        crop = middle(image, PREVIEW_SIDE)
         pixels = (crop.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", optimize=True)

@@ -34,6 +34,9 @@ from denoise_core.trainer import Ranks, Trainer, load_kept, place
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
 """Where in a training the validation images are measured, and a search may prune."""
+VALIDATED_A_STEP = 256
+"""Pixels that are measured at a rung for each step of the recipe. More of large images would take a good part of a
+short training's time; the settings of a study have the same steps, so all are measured on the same pixels."""
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a killed machine loses at most."""
 REPORT_S = 1.0
@@ -262,7 +265,7 @@ class Training:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
-        values = validation(trainer.method, data, self.device)
+        values = validation(trainer.method, data, self.device, VALIDATED_A_STEP * self.spec.recipe.steps)
         value = values["psnr"] if "psnr" in values else values[data.spec.criteria[0]]
         if value != value:
             raise TrainingDiverged(

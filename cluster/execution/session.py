@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,11 @@ PASSED_ON = (
 """What workers get of the driver's environment. Ray shows it to everyone on the dashboard: so no credentials."""
 
 
+ALIKE = {"env_vars": {"PL_DISABLE_FORK": "1", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}}
+"""What Tune and Train add to the environment of their processes. Where all of a study's add the same, Ray hands one that
+has done its part to whatever wants one next, instead of starting another."""
+
+
 @dataclass(frozen=True)
 class Session:
     """A connection to Ray. ``dashboard`` is an address to open in a browser."""
@@ -34,6 +42,29 @@ class Session:
 @contextlib.contextmanager
 def session(address: str | None) -> Iterator[Session]:
     """Connects to ``address``, or starts a private cluster; disconnects at the end. Raises UserError."""
+    with starting(address) as ready:
+        yield ready()
+
+
+@contextlib.contextmanager
+def starting(address: str | None, processes: int = 0) -> Iterator[Callable[[], Session]]:
+    """Starts a private cluster beside what this process does next, with so many worker ``processes`` of a study.
+
+    What it gives waits for the cluster, or connects to ``address``; it raises UserError. Call prepare_environment
+    first. Disconnects at the end.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        early = beside.submit(_connected, None, processes) if address is None else None
+        try:
+            yield early.result if early is not None else partial(_connected, address)
+        finally:
+            if early is not None:
+                wait([early])
+            if (ray := sys.modules.get("ray")) is not None:
+                ray.shutdown()
+
+
+def _connected(address: str | None, processes: int = 0) -> Session:
     if address is not None:
         _knock(address)
     port = _free_port()
@@ -51,11 +82,15 @@ def session(address: str | None) -> Iterator[Session]:
         if address is None:
             raise UserError(f"Ray could not start on this machine: {_first_line(error)}.") from error
         raise UserError(_refused(address, error)) from None
-    try:
-        url = context.dashboard_url
-        yield Session(f"http://{url}" if url else "", local=address is None)
-    finally:
-        ray.shutdown()
+    for _ in range(processes):
+        ray.remote(num_cpus=0, runtime_env=ALIKE)(_imported).remote()
+    url = context.dashboard_url
+    return Session(f"http://{url}" if url else "", local=address is None)
+
+
+def _imported() -> None:
+    """Leaves a process that has imported what a training needs."""
+    importlib.import_module("cluster.execution.training")
 
 
 def prepare_environment(address: str | None) -> None:
@@ -73,9 +108,10 @@ def prepare_environment(address: str | None) -> None:
     if address is None:
         # a dozen small processes of a cluster of our own, each with its metrics, take their time from the training
         chosen["RAY_metrics_report_interval_ms"] = "30000"
-        chosen["RAY_prestart_worker_first_driver"] = (
-            "0"  # workers without our packages, which none of our tasks can use
-        )
+        # processes without the study's environment, which none of its tasks can use
+        chosen["RAY_prestart_worker_first_driver"] = "0"
+        # those that were started early wait for their part longer than the second that Ray grants them
+        chosen["RAY_idle_worker_killing_time_threshold_ms"] = "20000"
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: workers save and return
@@ -89,7 +125,8 @@ def _arguments(address: str | None, port: int, dashboard: str) -> dict[str, Any]
     if dashboard:
         # Ray Train's clean-up asks the dashboard; without the address it searches for seconds, and finds other clusters
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{dashboard}"
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables = {**ALIKE["env_vars"], **passed_on}
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         return {

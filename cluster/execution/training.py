@@ -77,10 +77,17 @@ def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) ->
     tune.report({"run": run})
 
 
+class _Workers(TorchTrainer):  # type: ignore[misc]  # Ray has no types
+    """Without Ray's data sets, which would take a process of its own that every run waits for."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [one for one in super()._create_default_callbacks() if type(one).__name__ != "DatasetsCallback"]
+
+
 def _group(name: str, run: str, settings: RunSettings, board: Any, scratch: str) -> TorchTrainer:
     """The workers of a run. Its retries are the board's to decide, so Train itself retries nothing."""
     resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
-    return TorchTrainer(
+    return _Workers(
         work,
         train_loop_config={"run": run, "group": name, "settings": settings, "board": board},
         # NCCL refuses two ranks on one GPU

@@ -40,8 +40,9 @@ def study(script: str) -> Study:
     return found
 
 
-def execute_here(self: Runner, plan: Plan, seconds: float) -> bool:
+def execute_here(self: Runner, plan: Plan) -> bool:
     """What workers do, in this process."""
+    self._announce(plan)
     loaded = {one.contents: one for one in self.data}
     for task in self._tasks(plan):
         training = Training(task, self.study.name, "smoke", self.store, Ranks(), torch.device("cpu"))
@@ -61,7 +62,7 @@ def test_every_study_trains_and_reports(
     script: str, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DENOISE_DATA", raising=False)
-    monkeypatch.setattr(Runner, "_execute", execute_here)
+    monkeypatch.setattr(Runner, "_train", execute_here)
     one = study(script)
     assert one.name == script
     status = run(one, ["--budget", "smoke", "--seeds", "1", "--store", str(store)])

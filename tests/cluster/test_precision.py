@@ -60,7 +60,7 @@ def test_what_is_stored_decides_first(
 ) -> None:
     faster_by(9.0 if first == "fp32" else 0.1, monkeypatch)
     monkeypatch.setattr(method_class(METHOD), "half_precision", True)
-    monkeypatch.setattr(Runner, "_execute", execute_here)
+    monkeypatch.setattr(Runner, "_train", execute_here)
     answer(tmp_path / "s", capsys, "--precision", first)
     assert answer(tmp_path / "s", capsys, "--precision", "auto") == (
         f"Precision: {first}, as in what is stored of this study."

@@ -86,7 +86,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DENOISE_DATA", raising=False)
-        patch.setattr(Runner, "_execute", execute_here)
+        patch.setattr(Runner, "_train", execute_here)
         assert run(study(Path(SCRIPT).stem), ["--budget", "smoke", *LONG, "--store", str(store)]) == 0
     return store
 
