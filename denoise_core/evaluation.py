@@ -4,8 +4,9 @@ the noise of methods that generate it."""
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from denoise_core.method import Denoise, Method
 from denoise_core.metrics.full_reference import measure, measure_psnr, psnr
 from denoise_core.metrics.generation import akld
 from denoise_core.metrics.protocol import PROTOCOLS
-from denoise_core.noise.evaluation import noisy_test_images
+from denoise_core.noise.evaluation import NoisyTestImage, noisy_test_images
 from denoise_core.noise.models import simulated_noise
 from denoise_core.seeding import generator
 from denoise_core.specification import EVALUATION_FIELDS, LoadedData
@@ -31,6 +32,8 @@ from denoise_core.trainer import Ranks
 CANONICAL = "canonical"
 PREVIEW_SIDE = 96
 PREVIEW_IMAGES = 2
+TOGETHER = {"cuda": MAX_PIXELS}
+"""Pixels of several images that go through a network at once: a GPU idles on a small one, a CPU would gain nothing."""
 LEAST_SIDE = 64
 """Of what is measured of a validation image, in pixels."""
 
@@ -73,44 +76,89 @@ def evaluate(
     """Evaluates with these inference-time values on this rank's part of the test images (every ``world``-th)."""
     method.reconfigure({name: value for name, value in params.items() if name not in EVALUATION_FIELDS})
     noise = simulated_noise(params.get("test_noise") or data.spec.noise)
-    protocols = tuple(dict.fromkeys((method.protocol, CANONICAL)))
+    protocols, window = tuple(dict.fromkeys((method.protocol, CANONICAL))), data.spec.window
     result = Evaluation([], [])
     for images in data.test:
         result.measurements.extend(_without_clean(method, images, params, data, device, ranks))
         if noise is None and images.noisy is None:
             result.previews.extend(_looks(method, images, device, ranks))
             continue
-        inputs = noisy_test_images(images, noise, data.spec.repeats)
-        for index, (image_id, repeat, noisy, clean) in enumerate(inputs):
-            if index % ranks.world != ranks.rank:
-                continue
-            noisy, clean = _viewed(noisy, data.spec.window), _viewed(clean, data.spec.window)
-            kinds = {"clean": clean, "noisy": noisy}
-            if method.denoises:
-                kinds["denoised"] = denoise(method, noisy, device)
-            for protocol in protocols:
-                for output in [kind for kind in kinds if kind != "clean"]:
-                    for metric, value in measure(PROTOCOLS[protocol], kinds[output], clean).items():
-                        result.measurements.append(
-                            Measurement(images.name, image_id, repeat, output, metric, protocol, value)
-                        )
-            generated = list(draws(method, clean, image_id, method.draws, device))
-            for metric, protocol, value in _of_noise(method, clean, noisy, generated, protocols, device):
-                result.measurements.append(
-                    Measurement(images.name, image_id, repeat, GENERATED, metric, protocol, value)
-                )
-            if repeat == 0 and image_id in images.ids[:PREVIEW_IMAGES]:
-                if generated:
-                    kinds |= noise_pictures(clean, noisy, generated[0])
-                if params.get("criteria") and method.denoises:
-                    kinds["residual"] = _residual(noisy, kinds["denoised"])
-                result.previews.extend(Preview(images.name, image_id, kind, crop) for kind, crop in _crops(kinds))
+        inputs = itertools.islice(noisy_test_images(images, noise, data.spec.repeats), ranks.rank, None, ranks.world)
+        viewed = (one._replace(noisy=_viewed(one.noisy, window), clean=_viewed(one.clean, window)) for one in inputs)
+        for together in _groups(viewed, _together(method, device)):
+            for one, denoised in zip(together, _all_denoised(method, together, device), strict=True):
+                generated = list(draws(method, one.clean, one.image_id, method.draws, device))
+                for output, metric, protocol, value in _values(method, one, denoised, generated, protocols, device):
+                    result.measurements.append(
+                        Measurement(images.name, one.image_id, one.repeat, output, metric, protocol, value)
+                    )
+                if one.repeat == 0 and one.image_id in images.ids[:PREVIEW_IMAGES]:
+                    crops = _crops(_shown(one, denoised, generated, residual=bool(params.get("criteria"))))
+                    result.previews.extend(Preview(images.name, one.image_id, kind, crop) for kind, crop in crops)
     return result
 
 
-def validation(
-    method: Method, data: LoadedData, device: torch.device, pixels: int | None = None
-) -> dict[str, float]:
+def _together(method: Method, device: torch.device) -> int:
+    """How many pixels go through ``method`` at once, several images together; 1 where each goes alone."""
+    alone = method.whole_images or method.learns_at_inference or not method.denoises
+    return 1 if alone else TOGETHER.get(device.type, 1)
+
+
+def _groups(inputs: Iterable[NoisyTestImage], pixels: int) -> Iterator[list[NoisyTestImage]]:
+    """Inputs of one size that follow one another, as many as have ``pixels``, at least one."""
+    group: list[NoisyTestImage] = []
+    for one in inputs:
+        full = (len(group) + 1) * one.noisy[0].numel() > pixels
+        if group and (full or one.noisy.shape != group[0].noisy.shape):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _all_denoised(
+    method: Method, together: Sequence[NoisyTestImage], device: torch.device
+) -> Sequence[Tensor] | Sequence[None]:
+    """What becomes of each, (C, H, W) on ``device``; None where the method does not denoise."""
+    if not method.denoises:
+        return [None] * len(together)
+    return list(_denoised(method, torch.stack([one.noisy for one in together]), device))
+
+
+def _values(
+    method: Method,
+    one: NoisyTestImage,
+    denoised: Tensor | None,
+    generated: Sequence[Tensor],
+    protocols: Sequence[str],
+    device: torch.device,
+) -> Iterator[tuple[str, str, str, float]]:
+    """Output, metric, protocol and value of one image."""
+    clean = one.clean.to(device)
+    outputs = {"noisy": one.noisy.to(device), **({} if denoised is None else {"denoised": denoised})}
+    for protocol, (output, image) in itertools.product(protocols, outputs.items()):
+        for metric, value in measure(PROTOCOLS[protocol], image, clean).items():
+            yield output, metric, protocol, value
+    for metric, protocol, value in _of_noise(method, one.clean, one.noisy, generated, protocols, device):
+        yield GENERATED, metric, protocol, value
+
+
+def _shown(
+    one: NoisyTestImage, denoised: Tensor | None, generated: Sequence[Tensor], *, residual: bool
+) -> dict[str, Tensor]:
+    """Pictures of one image by their kind."""
+    kinds = {"clean": one.clean, "noisy": one.noisy}
+    if denoised is not None:
+        kinds["denoised"] = denoised.cpu()
+    if generated:
+        kinds |= noise_pictures(one.clean, one.noisy, generated[0])
+    if residual and denoised is not None:
+        kinds["residual"] = _residual(one.noisy, kinds["denoised"])
+    return kinds
+
+
+def validation(method: Method, data: LoadedData, device: torch.device, pixels: int | None = None) -> dict[str, float]:
     """Means over images that are neither trained on nor reported on, which ``data`` must have: ``psnr``, canonical and
     in dB, and ``akld`` of one draw an image where noise is generated.
 
@@ -237,11 +285,16 @@ def _viewed(image: Tensor, window: str) -> Tensor:
 def denoise(method: Method, noisy: Tensor, device: torch.device, by: Denoise | None = None) -> Tensor:
     """(C, H, W) in, (C, H, W) out on the CPU; always in fp32, in evaluation mode; ``by`` is method.denoise or another
     network of the method."""
+    return _denoised(method, noisy, device, by).cpu()
+
+
+def _denoised(method: Method, noisy: Tensor, device: torch.device, by: Denoise | None = None) -> Tensor:
+    """(C, H, W) or (N, C, H, W) in and out, on ``device``."""
     training = method.training
     method.eval()
     try:
-        pixels = max(MAX_PIXELS, noisy[0].numel()) if method.whole_images else MAX_PIXELS
-        return denoise_image(by or method.denoise, noisy.to(device), max_pixels=pixels).float().cpu()
+        pixels = max(MAX_PIXELS, noisy.shape[-2] * noisy.shape[-1]) if method.whole_images else MAX_PIXELS
+        return denoise_image(by or method.denoise, noisy.to(device), max_pixels=pixels).float()
     finally:
         method.train(training)
 

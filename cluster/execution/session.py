@@ -27,8 +27,8 @@ PASSED_ON = (
 
 
 ALIKE = {"env_vars": {"PL_DISABLE_FORK": "1", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}}
-"""What Tune and Train add to the environment of their processes. Where all of a study's add the same, Ray hands one that
-has done its part to whatever wants one next, instead of starting another."""
+"""What Tune and Train add to the environment of their processes. Where all of a study's add the same, Ray hands one
+that has done its part to whatever wants one next, instead of starting another."""
 
 
 @dataclass(frozen=True)

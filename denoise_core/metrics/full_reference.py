@@ -19,8 +19,8 @@ MAX_PSNR = 100.0
 def measure(protocol: MetricProtocol, prediction: Tensor, clean: Tensor) -> dict[str, float]:
     """``{"psnr": dB, "ssim": -1..1}`` of one image; both tensors are (C, H, W) float32 with clean values in [0, 1].
 
-    Computed in float64 on the CPU. Raises UserError for an image smaller than the SSIM window, TrainingDiverged for a
-    prediction with NaN or infinity (clipping could hide it), ValueError for shapes that differ.
+    Computed in float64 on the prediction's device. Raises UserError for an image smaller than the SSIM window,
+    TrainingDiverged for a prediction with NaN or infinity (clipping could hide it), ValueError for shapes that differ.
     """
     first, second = _both(protocol, prediction, clean)
     return {"psnr": psnr(first, second, protocol.peak), "ssim": ssim(first, second, protocol.ssim)}
@@ -37,7 +37,9 @@ def _both(protocol: MetricProtocol, prediction: Tensor, clean: Tensor) -> tuple[
         raise ValueError(f"expected two (C, H, W) images of one shape, got {prediction.shape} and {clean.shape}")
     if not prediction.isfinite().all():
         raise TrainingDiverged("the denoised image holds NaN or infinite values; lower the learning rate.")
-    return _prepared(prediction, protocol, clip=protocol.clip_prediction), _prepared(clean, protocol, clip=False)
+    device = torch.device("cpu") if prediction.device.type == "mps" else prediction.device  # which has no float64
+    first, second = prediction.to(device), clean.to(device)
+    return _prepared(first, protocol, clip=protocol.clip_prediction), _prepared(second, protocol, clip=False)
 
 
 def psnr(prediction: Tensor, clean: Tensor, peak: float) -> float:
@@ -76,9 +78,7 @@ def ssim(prediction: Tensor, clean: Tensor, settings: SSIM) -> float:
 
 
 def _prepared(image: Tensor, protocol: MetricProtocol, clip: bool) -> Tensor:
-    values = image.cpu()
-    if clip:
-        values = values.clamp(0, 1)
+    values = image.clamp(0, 1) if clip else image
     if protocol.round_to_8_bit:  # in float32, as the papers' code does
         values = (values * 255 + 0.5).floor().clamp(0, 255)
     return values.double()

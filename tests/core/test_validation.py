@@ -1,4 +1,4 @@
-"""What is measured of validation images during a training."""
+"""What is measured of validation images during a training, and how many images go through a network at once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from denoise_core.evaluation import CANONICAL, middle, validation
+from denoise_core import evaluation
+from denoise_core.evaluation import CANONICAL, evaluate, middle, validation
 from denoise_core.images.image_set import ImageSet
-from denoise_core.method import create
+from denoise_core.method import create, methods
 from denoise_core.metrics.full_reference import psnr
 from denoise_core.metrics.protocol import PROTOCOLS
-from denoise_core.noise.evaluation import noisy_test_images
+from denoise_core.noise.evaluation import NoisyTestImage, noisy_test_images
 from denoise_core.specification import DataSpec, LoadedData, load_data
+from denoise_core.trainer import Ranks
 
 CPU = torch.device("cpu")
 
@@ -61,3 +63,38 @@ def test_the_middle_of_an_odd_image() -> None:
     image = torch.arange(25.0).view(1, 5, 5)
     assert torch.equal(middle(image, 3), image[:, 1:4, 1:4])
     assert torch.equal(middle(image, 9), image) and torch.equal(middle(image, None), image)
+
+
+def test_images_of_one_size_go_through_a_network_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DataSpec(train="bundled_train[0:2]", test=("bundled_test[0:5]",), noise="gauss25", repeats=2)
+    data, method = load_data(spec, None), create("n2c", {"features": 4, "depth": 2}, 1, 0)
+    seen: list[int] = []
+
+    def counted(noisy: torch.Tensor) -> torch.Tensor:
+        seen.append(len(noisy))
+        return type(method).denoise(method, noisy)
+
+    monkeypatch.setattr(method, "denoise", counted)
+    alone = evaluate(method, data, CPU, Ranks(), {})
+    assert seen == [1] * 10
+    monkeypatch.setitem(evaluation.TOGETHER, "cpu", 4 * 256 * 256)
+    seen.clear()
+    together = evaluate(method, data, CPU, Ranks(), {})
+    assert seen == [4, 4, 2]
+    for one, other in zip(alone.measurements, together.measurements, strict=True):
+        assert replace(one, value=0) == replace(other, value=0)
+        assert one.value == pytest.approx(other.value, abs=1e-4)
+    assert [one.png for one in alone.previews] == [one.png for one in together.previews]
+
+
+def test_images_of_other_sizes_and_moments_of_whole_images_go_alone() -> None:
+    shapes = [(1, 8, 8), (1, 8, 8), (1, 8, 8), (1, 8, 4), (1, 8, 8)]
+    inputs = [NoisyTestImage(str(at), 0, torch.zeros(shape), torch.zeros(shape)) for at, shape in enumerate(shapes)]
+    ids = [[one.image_id for one in group] for group in evaluation._groups(iter(inputs), 2 * 64)]
+    assert ids == [["0", "1"], ["2"], ["3"], ["4"]]
+    cuda = torch.device("cuda")
+    for name, kind in methods().items():
+        method = create(name, kind.recipes["smoke"].config, 1, 0)
+        alone = evaluation._together(method, cuda) == 1
+        assert alone == (method.whole_images or method.learns_at_inference or not method.denoises), name
+    assert evaluation._together(create("iscl", methods()["iscl"].recipes["smoke"].config, 1, 0), cuda) == 1
