@@ -63,7 +63,7 @@ def run(command: list[str]) -> tuple[str, float, float]:
 def told(printed: str) -> float:
     """The estimate of the whole study in seconds."""
     line = next(one for one in printed.splitlines() if one.startswith("Estimated"))
-    found = re.search(r"all of it (?:in )?about ([\dhmins ]+)", line) or re.search(r", ([\dhmins ]+) in all", line)
+    found = re.search(r"all of it about ([\dhmins ]+?) on", line)
     assert found is not None, line
     return float(sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+) (h|min|s)\b", found[1])))
 

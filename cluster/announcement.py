@@ -14,6 +14,10 @@ from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.study import Study
 from denoise_core.specification import LoadedData
 
+RAY_S = 25.0
+"""What a study takes on one machine beside its trainings: Ray's start and end, and the report
+(benchmarks/study_time.py)."""
+
 
 @dataclass(frozen=True)
 class Announcement:
@@ -78,14 +82,13 @@ class Announcement:
                 f"{costs.steps_alone:,}; that saves {1 - costs.steps / costs.steps_alone:.0%} of the steps{saved}."
             )
         if mean:
-            where = (
-                f"{lanes} at a time on this machine" if not options.address else "on the cluster's CPUs, one at a time"
-            )
             every = [mean] * left if searching else list(costs.shared.values())
-            lines.append(
-                f"Estimated: up to {duration(max(every))} a training on one CPU, {duration(makespan(every, lanes))} in "
-                f"all, {where}, and about half a minute for Ray."
-            )
+            each, all_of_it = duration(max(every)), makespan(every, lanes)
+            if options.address:
+                how = f"{duration(all_of_it)} in all, on the cluster's CPUs, one at a time"
+            else:
+                how = f"all of it about {duration(all_of_it + RAY_S)} on this machine, {lanes} at a time"
+            lines.append(f"Estimated: up to {each} a training on one CPU, {how}.")
         return lines
 
     @property

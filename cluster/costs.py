@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cluster.execution.one_training import RUNGS, validated_pixels
 from cluster.plan import TRAINED, Plan, PlannedTrial, grouped
 from cluster.results.schema import DONE
 from cluster.results.store import Store
-from denoise_core.evaluation import denoise
+from denoise_core.evaluation import CANONICAL, denoise, pixels_of
 from denoise_core.memory import keep_freed_memory
-from denoise_core.method import create
+from denoise_core.method import Method, create
+from denoise_core.metrics.full_reference import measure
+from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.specification import LoadedData, TrialSpec
 from denoise_core.trainer import Trainer
 
@@ -109,21 +112,33 @@ def measured(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[
         trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), spec.recipe, spec.seed)
         limit = MEASURED_S / 2 / len(trainer.stretches)
         per_step = [_seconds_of_a_step(trainer, index, limit) for index in range(len(trainer.stretches))]
-        image = data.test[0].pixels[0]
-        started = time.perf_counter()
-        denoise(method, image[:, :256, :256], torch.device("cpu"))
-        per_pixel = (time.perf_counter() - started) / image[0, :256, :256].numel()
+        per_pixel = _seconds_of_a_pixel(method, data)
     except (RuntimeError, MemoryError):
         return None  # out of memory, for example: whether the workers can is not for the driver to say
     finally:
         torch.set_num_threads(threads)
     lengths = [stretch.last - stretch.first for stretch in trainer.stretches]
     costs = [step * length for step, length in zip(per_step, lengths, strict=True)]
-    images = sum(height * width for one in data.test for _, height, width in one.shapes)
-    pixels = images * spec.data.repeats * evaluations
+    pixels = sum(map(pixels_of, data.test)) * spec.data.repeats * evaluations
+    if data.validation is not None:
+        shown = min(pixels_of(data.validation), validated_pixels(spec.recipe))
+        pixels += shown * (len(RUNGS) + len(lengths) - 1)  # and at the end of every phase
     groups = [link.group_id for link in spec.links]
     phases = dict(zip(groups, costs, strict=True)) if len(groups) == len(costs) else {groups[0]: sum(costs)}
     return phases, per_pixel * pixels
+
+
+def _seconds_of_a_pixel(method: Method, data: LoadedData) -> float:
+    """Of what is denoised and measured, which the noisy image is as well."""
+    image = data.test[0].pixels[0][:, :256, :256].cpu()
+    spent: list[float] = []
+    while not spent or (len(spent) < 3 and sum(spent) < MEASURED_S / 4):  # the first warms up
+        started = time.perf_counter()
+        denoised = denoise(method, image, torch.device("cpu"))
+        for one in (denoised, image):
+            measure(PROTOCOLS[CANONICAL], one, image)
+        spent.append(time.perf_counter() - started)
+    return min(spent) / image[0].numel()
 
 
 def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:

@@ -187,9 +187,14 @@ def validation(method: Method, data: LoadedData, device: torch.device, pixels: i
     return {name: float(np.mean(several)) for name, several in values.items()}
 
 
+def pixels_of(images: ImageSet) -> int:
+    """Of all images of a set together."""
+    return sum(height * width for _, height, width in images.shapes)
+
+
 def _side(images: ImageSet, pixels: int | None) -> int | None:
     """The side of squares that have ``pixels`` together; None where the images have no more than that."""
-    if pixels is None or sum(height * width for _, height, width in images.shapes) <= pixels:
+    if pixels is None or pixels_of(images) <= pixels:
         return None
     return max(LEAST_SIDE, math.isqrt(pixels // len(images)))
 

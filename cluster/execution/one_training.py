@@ -27,7 +27,7 @@ from denoise_core.diagnostics import Diagnostic, rows
 from denoise_core.errors import TrainingDiverged
 from denoise_core.evaluation import Evaluation, evaluate, validation
 from denoise_core.memory import peak_memory_mb
-from denoise_core.method import Method, create, method_class
+from denoise_core.method import Method, Recipe, create, method_class
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, params_json
 from denoise_core.trainer import Ranks, Trainer, load_kept, place
@@ -53,6 +53,11 @@ log = logging.getLogger("denoise")
 def rung_steps(steps: int) -> dict[int, int]:
     """The rungs of a training of so many steps: step -> number of the rung."""
     return {max(1, round(part * steps)): rung for rung, part in enumerate(RUNGS)}
+
+
+def validated_pixels(recipe: Recipe) -> int:
+    """How many pixels of the validation images a training measures at a rung, at most."""
+    return VALIDATED_A_STEP * recipe.steps
 
 
 def last_measured(curves: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -265,7 +270,7 @@ class Training:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
-        values = validation(trainer.method, data, self.device, VALIDATED_A_STEP * self.spec.recipe.steps)
+        values = validation(trainer.method, data, self.device, validated_pixels(self.spec.recipe))
         value = values["psnr"] if "psnr" in values else values[data.spec.criteria[0]]
         if value != value:
             raise TrainingDiverged(
