@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 OK, FAILURES = 0, 1
 MANY_LOOSE = 1_000
 """Files of a table that are packed at the end of a study, without being asked to."""
-PROCESSES, PROCESSES_A_LANE = 1, 2
-"""Of Ray that are started early: the board, and of each training at a time the run and its controller."""
 RELOAD_S = 30
 """After how many seconds the page of a running study loads itself anew."""
 
@@ -287,8 +285,7 @@ class Runner:
         """Says what it will cost and trains it, while Ray starts. False when it was interrupted."""
         options = self.options
         prepare_environment(options.address)
-        lanes = min(self._left(plan), int((os.cpu_count() or 1) // options.cpus), options.max_concurrent or 10**6)
-        with starting(options.address, PROCESSES + PROCESSES_A_LANE * lanes) as ray_is_up:
+        with starting(options.address) as ray_is_up:
             seconds = self._announce(plan)
             unfinished = {link.phase_id for trial in plan.left for link in plan.to_train(trial)}
             for fault in checkpoint_faults(self.store, sorted(unfinished)):

@@ -26,7 +26,6 @@ from cluster.execution.hosted import HostedBoard, Work
 from cluster.execution.one_training import Training
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.search import StudySearch
-from cluster.execution.session import ALIKE
 from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
 from denoise_core.errors import UserError
@@ -61,7 +60,7 @@ def execute(
         console.say(note)
     per_run, runs = _packing(work.count, concurrent, seconds)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here, runtime_env=ALIKE)(HostedBoard)
+    hosted = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(HostedBoard)
     board = hosted.remote(work, store.location, per_run)
     # Ray's own files of the run: of no use afterwards, so every node has its own, and no shared folder is needed
     scratch = tempfile.mkdtemp(prefix="denoise-studies-")

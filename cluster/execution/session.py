@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -26,11 +25,6 @@ PASSED_ON = (
 """What workers get of the driver's environment. Ray shows it to everyone on the dashboard: so no credentials."""
 
 
-ALIKE = {"env_vars": {"PL_DISABLE_FORK": "1", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}}
-"""What Tune and Train add to the environment of their processes. Where all of a study's add the same, Ray hands one
-that has done its part to whatever wants one next, instead of starting another."""
-
-
 @dataclass(frozen=True)
 class Session:
     """A connection to Ray. ``dashboard`` is an address to open in a browser."""
@@ -47,14 +41,14 @@ def session(address: str | None) -> Iterator[Session]:
 
 
 @contextlib.contextmanager
-def starting(address: str | None, processes: int = 0) -> Iterator[Callable[[], Session]]:
-    """Starts a private cluster beside what this process does next, with so many worker ``processes`` of a study.
+def starting(address: str | None) -> Iterator[Callable[[], Session]]:
+    """Starts a private cluster beside what this process does next; disconnects at the end.
 
     What it gives waits for the cluster, or connects to ``address``; it raises UserError. Call prepare_environment
-    first. Disconnects at the end.
+    first.
     """
     with ThreadPoolExecutor(1) as beside:
-        early = beside.submit(_connected, None, processes) if address is None else None
+        early = beside.submit(_connected, None) if address is None else None
         try:
             yield early.result if early is not None else partial(_connected, address)
         finally:
@@ -64,7 +58,7 @@ def starting(address: str | None, processes: int = 0) -> Iterator[Callable[[], S
                 ray.shutdown()
 
 
-def _connected(address: str | None, processes: int = 0) -> Session:
+def _connected(address: str | None) -> Session:
     if address is not None:
         _knock(address)
     port = _free_port()
@@ -82,15 +76,8 @@ def _connected(address: str | None, processes: int = 0) -> Session:
         if address is None:
             raise UserError(f"Ray could not start on this machine: {_first_line(error)}.") from error
         raise UserError(_refused(address, error)) from None
-    for _ in range(processes):
-        ray.remote(num_cpus=0, runtime_env=ALIKE)(_imported).remote()
     url = context.dashboard_url
     return Session(f"http://{url}" if url else "", local=address is None)
-
-
-def _imported() -> None:
-    """Leaves a process that has imported what a training needs."""
-    importlib.import_module("cluster.execution.training")
 
 
 def prepare_environment(address: str | None) -> None:
@@ -110,8 +97,6 @@ def prepare_environment(address: str | None) -> None:
         chosen["RAY_metrics_report_interval_ms"] = "30000"
         # processes without the study's environment, which none of its tasks can use
         chosen["RAY_prestart_worker_first_driver"] = "0"
-        # those that were started early wait for their part longer than the second that Ray grants them
-        chosen["RAY_idle_worker_killing_time_threshold_ms"] = "20000"
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: workers save and return
@@ -125,8 +110,7 @@ def _arguments(address: str | None, port: int, dashboard: str) -> dict[str, Any]
     if dashboard:
         # Ray Train's clean-up asks the dashboard; without the address it searches for seconds, and finds other clusters
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://{dashboard}"
-    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    variables = {**ALIKE["env_vars"], **passed_on}
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         return {
