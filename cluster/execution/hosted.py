@@ -130,7 +130,3 @@ class HostedBoard(Board):
         super().finish(*ended)
         if self._recorder is not None:
             self._recorder.write_left()
-
-    def ready(self) -> bool:
-        """Answers once the board is there."""
-        return True

@@ -23,10 +23,10 @@ from cluster.console import Console
 from cluster.execution.board import Task
 from cluster.execution.heart import while_alive
 from cluster.execution.hosted import HostedBoard, Work
+from cluster.execution.launch import RunSettings, run_on_cluster
 from cluster.execution.one_training import Training
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.search import StudySearch
-from cluster.execution.training import RunSettings, run_on_cluster
 from cluster.results.store import Store
 from denoise_core.errors import UserError
 from denoise_core.trainer import Ranks
@@ -69,7 +69,6 @@ def execute(
         resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, scratch, do,
     )  # fmt: skip
     try:
-        ray.get(board.ready.remote())
         head = ray.get_runtime_context().gcs_address
         with (
             while_alive(head, partial(_end, scratch, console)),

@@ -1,18 +1,11 @@
-"""What runs on the cluster: a Ray Tune trial that starts Ray Train workers, which train one task after another.
-
-A run (one Tune trial, one ``TorchTrainer``) pulls tasks from the board until there are none or it has had its share, so
-short trainings do not each pay for Ray's start-up. Every task is stored and can be resumed on its own.
-"""
+"""What a Ray Train worker does: one task after another. Every task is stored and can be resumed on its own."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +13,13 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray import train, tune
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray import train
+from ray.train.torch import get_device
 
 from cluster.execution.board import Task
+from cluster.execution.launch import RunSettings
 from cluster.execution.notice import when_told_to_end
 from cluster.execution.one_training import VALIDATION, Ended, Training, last_measured, rung_steps
-from cluster.execution.survey import draining
 from cluster.results.files import StoreTrouble
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -36,74 +28,6 @@ from denoise_core.errors import UserError
 from denoise_core.memory import exact_numerics, keep_freed_memory
 from denoise_core.specification import DataSpec, LoadedData, TrialSpec, load_data
 from denoise_core.trainer import Ranks
-
-WAIT_S = 1.0
-"""Seconds between two looks of a run that has to wait."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What every worker of a study needs to know. Sent with the run, so it holds no secrets and no images."""
-
-    study: str
-    budget: str
-    store: str
-    data_root: str | None
-    workers: int
-    cpus: float
-    gpus: float
-    scratch: str
-    do: Callable[..., bool] | None = None
-    """What a worker does with a task instead of training it, for benchmarks; see ``_one``."""
-
-
-def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:
-    """One Tune trial: trains until the board has nothing more for this run."""
-    run, context = tune.get_context().get_trial_id(), ray.get_runtime_context()
-    scratch = f"{settings.scratch}/{run}"
-    while (pending := ray.get(board.pending.remote(run))) != "nothing":
-        if pending == "wait":  # another training prepares what this one needs: no worker is held meanwhile
-            time.sleep(WAIT_S)
-            continue
-        if context.get_node_id() in draining():
-            raise RuntimeError("the node of this run leaves the cluster: Tune starts it again on another")
-        # a new name each time: Ray would restore an old run of the same name
-        name = f"{run}-{time.time_ns()}"
-        try:
-            _group(name, run, settings, board, scratch).fit()
-        except TrainingFailedError as error:  # it holds what the workers raised, or how they died
-            ray.get(board.broke.remote(run, _cause(error)))
-    shutil.rmtree(scratch, ignore_errors=True)
-    tune.report({"run": run})
-
-
-class _Workers(TorchTrainer):  # type: ignore[misc]  # Ray has no types
-    """Without Ray's data sets, which would take a process of its own that every run waits for."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        return [one for one in super()._create_default_callbacks() if type(one).__name__ != "DatasetsCallback"]
-
-
-def _group(name: str, run: str, settings: RunSettings, board: Any, scratch: str) -> TorchTrainer:
-    """The workers of a run. Its retries are the board's to decide, so Train itself retries nothing."""
-    resources = {"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})}
-    return _Workers(
-        work,
-        train_loop_config={"run": run, "group": name, "settings": settings, "board": board},
-        # NCCL refuses two ranks on one GPU
-        torch_config=TorchConfig(backend="gloo" if settings.gpus < 1 else None),
-        scaling_config=ScalingConfig(
-            num_workers=settings.workers, use_gpu=settings.gpus > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(name=name, storage_path=scratch),
-    )
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of the innermost error: what a worker raised, or how it died."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
 
 
 def work(config: dict[str, Any]) -> None:

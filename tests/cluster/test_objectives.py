@@ -20,9 +20,10 @@ from cluster.cli import parse
 from cluster.execution import training as worker
 from cluster.execution.board import Board, Task
 from cluster.execution.hosted import Recorder
+from cluster.execution.launch import RunSettings
 from cluster.execution.one_training import RUNGS, last_measured
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
-from cluster.execution.training import BoardLine, RunSettings
+from cluster.execution.training import BoardLine
 from cluster.plan import DataInUse, Plan, Planner, task_of
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
