@@ -1,6 +1,6 @@
 """What a store of many trials costs: writing, packing, planning, listing and the report, with 68 test images each.
 
-    python benchmarks/store_scale.py                          # 100, 1,000 and 10,000 trials: some minutes
+    python benchmarks/store_scale.py                          # 10 to 10,000 trials: some minutes
     python benchmarks/store_scale.py --largest 100000         # an hour
     python benchmarks/store_scale.py --keep /scratch/stores   # uses what is there already
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {100: (10, 10), 1_000: (100, 10), 10_000: (100, 100), 100_000: (1_000, 100)}
+SIZES = {10: (5, 2), 100: (10, 10), 1_000: (100, 10), 10_000: (100, 100), 100_000: (1_000, 100)}
 """Trials: values of gamma, seeds."""
 NEWEST, AT_ONCE = 300, 1_000
 IMAGES = [f"test{number:03d}" for number in range(1, 69)]

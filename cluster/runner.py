@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console
 from cluster.costs import estimate
-from cluster.criteria import asked, judged_by, licensed
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.session import Session, prepare_environment, starting
 from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.execution.survey import Needs, check, survey
+from cluster.inputs import inputs
 from cluster.live import LiveReport
 from cluster.plan import (
     TRAINED,
@@ -31,7 +31,6 @@ from cluster.plan import (
     Plan,
     PlannedTrial,
     Planner,
-    change,
     task_of,
     training_label,
 )
@@ -42,11 +41,8 @@ from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.settings import recipe_of, with_settings
 from cluster.study import Study
 from denoise_core.errors import UserError
-from denoise_core.images.frames import PREFIX
-from denoise_core.images.named import load_images
-from denoise_core.method import Recipe, method_class
-from denoise_core.noise.models import RECORDED, simulated_noise
-from denoise_core.specification import DataSpec, LoadedData, load_data
+from denoise_core.method import Recipe
+from denoise_core.specification import DataSpec
 
 if TYPE_CHECKING:
     from cluster.report.results import StudyResults
@@ -66,7 +62,7 @@ class Runner:
         self.study = with_settings(study, options)
         self.recipe = recipe_of(self.study, options)
         self.store = Store.open(options.store)
-        self.data = self._load()
+        self.study, self.data = inputs(self.study, options, console)
         if options.precision == AUTO:
             self.recipe = fitting(self.recipe, self._first_trials, self.data, self.store, console, gpu=options.gpus > 0)
         self.planner = self._planner(self.recipe)
@@ -115,67 +111,6 @@ class Runner:
     def _first_trials(self, recipe: Recipe) -> list[PlannedTrial]:
         """Every cell with the first seed."""
         return self._planner(recipe).grid(self.options.seeds[:1])
-
-    def _load(self) -> list[LoadedData]:
-        """The images of every noise, read and checked."""
-        options = self.options
-        specs = self.study.data.specs(options.budget, options.data_root)
-        if options.noises:
-            same = [spec for spec in specs if spec.noise == specs[0].noise]  # other doses of the test, or folds
-            specs = [change(spec, {"noise": noise}) for noise in options.noises for spec in same]
-        given = {name: one[0] for name, one in options.settings.items() if name in DataSpec.model_fields}
-        given |= {name: _absolute(value) for name, value in options.data.items()}
-        given |= asked(options.criterion) if options.criterion else {}
-        if "train" in given:
-            facts = self._facts(str(given["train"]), given.get("channels"))
-            if given.get("transductive") and given["train"] in given.get("test", specs[0].test):
-                facts["validation"] = 0  # settings are never chosen on test images
-            given = {**facts, **given}
-            if "clean" in given and "clean_unpaired" in method_class(self.study.method).assumes.fields:
-                self._check_channels(str(given["clean"]), given["channels"], str(given["train"]))
-            elif specs[0].clean:
-                raise UserError(
-                    f"{self.study.method} learns from noisy images and clean images of other scenes; with --train pass "
-                    "--clean as well, a folder or a set of clean images, and --test with images to measure on."
-                )
-        if "clean" in given and "clean_unpaired" not in method_class(self.study.method).assumes.fields:
-            raise UserError(f"{self.study.method} does not learn from clean images of other scenes: leave --clean out.")
-        specs = [change(spec, given) for spec in specs]
-        for spec in specs:
-            simulated_noise(spec.noise)
-        loaded: list[LoadedData] = []
-        for spec in specs:  # the noises of a study share their images
-            read = next((one for one in loaded if _share_images(one.spec, spec)), None)
-            loaded.append(replace(read, spec=spec) if read else load_data(spec, options.data_root))
-        self._check_told_apart(specs)
-        if options.criterion:
-            loaded = licensed(loaded, options.criterion, self.console)
-            self.study = judged_by(self.study, loaded[0].spec.criteria[0])
-        return loaded
-
-    def _check_told_apart(self, specs: Sequence[DataSpec]) -> None:
-        """Raises UserError where a report could not tell two of the study's data apart: it names the test only."""
-        shown = [(spec.test_noise or spec.noise, spec.test) for spec in specs]
-        if len(set(shown)) < len(shown):
-            raise UserError(
-                f"{self.study.name} tests several kinds of training data on the same noise and images, which a "
-                "report could not tell apart: give one --noise, and no --test where the study has folds."
-            )
-
-    def _check_channels(self, clean: str, channels: int, train: str) -> None:
-        found = load_images(clean, channels=None, data_root=self.options.data_root).channels
-        if found != channels and self.options.data.get("channels") is None:
-            kinds = {1: "gray", 3: "colour"}
-            raise UserError(
-                f"The clean images {clean} are {kinds[found]}, the noisy ones {train} {kinds[channels]}: give images "
-                "of one kind, or say with --channels 1 that all are to be taken as gray."
-            )
-
-    def _facts(self, train: str, channels: int | None) -> dict[str, Any]:
-        """What follows from the user's own training images: gray or colour, and how many can be set aside."""
-        images = load_images(train, channels=channels, data_root=self.options.data_root)
-        held_out = min(12, len(images) // 4, max(1, len(images) // 20))
-        return {"channels": images.channels, "validation": held_out, "validation_set": ""}
 
     @property
     def _in_use(self) -> list[DataInUse]:
@@ -400,24 +335,6 @@ class Runner:
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:6]
         return f"{self.study.name}-{self.options.budget}-{self.options.search}-{digest}"
-
-
-def _absolute(value: Any) -> Any:
-    """Paths of folders as every worker understands them; names and numbers as they are."""
-    if isinstance(value, tuple):
-        return tuple(_absolute(one) for one in value)
-    if isinstance(value, str) and value.startswith(PREFIX):
-        return PREFIX + _absolute(value.removeprefix(PREFIX))
-    if isinstance(value, str) and (os.sep in value or Path(value.partition("[")[0] or ".").is_dir()):
-        return str(Path(value).expanduser().absolute())
-    return value
-
-
-def _share_images(one: DataSpec, other: DataSpec) -> bool:
-    """Whether they differ in simulated noise only; recorded noise asks other things of the images."""
-    noises = {"noise": other.noise, "test_noise": other.test_noise}
-    recorded = {(spec.noise == RECORDED, spec.test_noise == RECORDED) for spec in (one, other)}
-    return len(recorded) == 1 and one.model_copy(update=noises) == other
 
 
 def _make(planner: Planner, data: DataInUse, params: Mapping[str, Any], seed: int) -> Any:
