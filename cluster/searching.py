@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from optuna.trial import TrialState
 
 from cluster.cli import Options
-from cluster.execution.one_training import RUNGS, VALIDATED, VALIDATION, last_measured, rung_steps
+from cluster.execution.one_training import RUNGS, rung_steps
+from cluster.execution.progress import VALIDATED, VALIDATION, last_measured
 from cluster.execution.suggestions import Outcome, SearchSettings, fits, means
 from cluster.plan import DataInUse, Plan, PlannedTrial, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,16 @@ import pytest
 from benchmarks import __main__ as suite
 from benchmarks import harness, history, machine
 from benchmarks.cases.training import TIMED
+from benchmarks.cases.workers import together
 from benchmarks.harness import Comparison, Result, compare, exponent
 from benchmarks.page import growth, page
+from benchmarks.study_time import figures, told
+from cluster.announcement import RAY_S
+from cluster.cli import run as run_study
+from cluster.results.store import Store
+from cluster.runner import Runner
 from denoise_core.method import method_class, outline
+from tests.cluster.test_every_study import execute_here, study
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +91,28 @@ def test_the_page_says_which_goals_are_missed_and_how_work_grows(tmp_path: Path)
     assert "1 of 2 goals are reached" in text and "1.5, missed" in text and "70 %" in text
     (line,) = growth(rows[rows["group"] == "images"])
     assert line[0] == "reading" and "exponent 1.00" in line[1] and line[3] == "3 MiB"
+
+
+def test_a_study_tells_what_it_will_take_and_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Runner, "_train", execute_here)
+    began, store = time.time(), tmp_path / "store"
+    flags = ["--budget", "smoke", "--seeds", "2", "--references", "none", "--store", str(store)]
+    assert run_study(study("neighbor2neighbor_gamma"), flags) == 0
+    printed, wall = capsys.readouterr().out, time.time() - began
+    assert RAY_S <= told(printed) < RAY_S + 60
+    found = figures(store, printed, began, wall, cores=1)
+    rows = Store.open(str(store)).trials(Store.open(str(store)).names("trials")).values()
+    assert found["trainings"] == len(rows) > 1
+    assert found["ratio"] == pytest.approx(wall / sum(one["train_s"] for one in rows), rel=0.01)
+    parts = found["start"] + found["evaluation"] + found["between"] + found["end"]
+    assert parts == pytest.approx(wall - sum(one["train_s"] for one in rows), abs=0.4)
+
+
+def test_workers_that_share_a_training_are_measured_together() -> None:
+    (one, of_one), (two, of_two) = together(1), together(2)
+    assert 0.5 * one < two < 10 * one and 1.2 * of_one < of_two < 3 * of_one
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ class Board:
     def next(self, run: str) -> Task | None:
         """The next training of a run; None when it should end. A run that died gets what it was training again.
 
-        A run that has had its share gets only what is already its own.
+        A run that has had its share gets only what is already its own, unless less than a share is left: to start
+        another run for that would take longer than to go on, and leave other lanes without work meanwhile.
         """
         if self._stopping or self._runs.must_move(run):
             return None
@@ -297,7 +298,9 @@ class Board:
         return None if self._had_its_share(run) else self._take()
 
     def _had_its_share(self, run: str) -> bool:
-        return self._share is not None and self._taken.get(run, 0) >= self._share
+        if self._share is None or self._taken.get(run, 0) < self._share:
+            return False
+        return self._suggestions is not None or len(self._tasks) >= self._share
 
     def _blocked(self, task: Task) -> bool:
         """Whether the next phase of a training is in somebody else's work."""

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import Enum
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from cluster.execution.board import Task
 from cluster.execution.chain import Chain
 from cluster.execution.checkpoints import CheckpointFolder
+from cluster.execution.progress import VALIDATED, VALIDATION, Progress
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Evaluated, Store
@@ -34,16 +35,13 @@ from denoise_core.trainer import Ranks, Trainer, load_kept, place
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
 """Where in a training the validation images are measured, and a search may prune."""
-VALIDATED_A_STEP = 256
+VALIDATED_A_STEP = 128
 """Pixels that are measured at a rung for each step of the recipe. More of large images would take a good part of a
 short training's time; the settings of a study have the same steps, so all are measured on the same pixels."""
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a killed machine loses at most."""
 REPORT_S = 1.0
 CURVE_POINTS = 100
-VALIDATED = "validation_"
-"""How the names of curves of validation values begin; the metric follows."""
-VALIDATION = f"{VALIDATED}psnr"
 SHARED_EVERY = 10
 """Steps between the ranks' agreements on stopping, where several train together."""
 
@@ -58,12 +56,6 @@ def rung_steps(steps: int) -> dict[int, int]:
 def validated_pixels(recipe: Recipe) -> int:
     """How many pixels of the validation images a training measures at a rung, at most."""
     return VALIDATED_A_STEP * recipe.steps
-
-
-def last_measured(curves: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The last validation value of every metric in a training's curves."""
-    points = [one for one in curves if one["name"].startswith(VALIDATED)]
-    return {one["name"].removeprefix(VALIDATED): one["value"] for one in sorted(points, key=lambda one: one["step"])}
 
 
 class ObjectiveMissing(RuntimeError):
@@ -94,11 +86,8 @@ class Training:
         self.store, self.ranks, self.device = store, ranks, device
         self.chain = Chain(self.spec, study, store, ranks)
         self.log_path = ""
-        self.objective: float | None = None
-        self._curves: list[dict[str, Any]] = []
-        self._first_point = 0  # of the curves of the phase in work
+        self.progress = Progress()
         self._started, self._began = datetime.now(UTC), time.perf_counter()
-        self._train_s = self._eval_s = self._shared_s = self._phase_s = 0.0
         self._parameters = 0
         self._last_phase = ""
         self._trainer: Trainer | None = None
@@ -130,17 +119,13 @@ class Training:
             started = time.perf_counter()
             evaluations = [self._evaluate(method, data, params) for params in self.task.evaluations]
             diagnostics = method.diagnose(trainer.source) if self.ranks.rank == 0 else ()
-            self._eval_s += time.perf_counter() - started
+            self.progress.eval_s += time.perf_counter() - started
         if self.ranks.rank == 0:
             self._store(DONE if ended is Ended.DONE else PRUNED, evaluations=evaluations, diagnostics=diagnostics)
             self.chain.folder.remove()
-        log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, self._train_s, self._eval_s)
+        spent = self.progress
+        log.info("%s after %.1f s of training and %.1f s of evaluation", ended.value, spent.train_s, spent.eval_s)
         return ended
-
-    @property
-    def measured(self) -> dict[str, float]:
-        """The last validation value of every metric."""
-        return last_measured(self._curves)
 
     def stored(self) -> dict[str, Any] | None:
         """The trial's row where it is done already, by this study or another."""
@@ -193,13 +178,7 @@ class Training:
     def _advance(self, trainer: Trainer) -> bool:
         """Takes up the phases that are stored; False where the next one is in another training's work."""
         records = self.chain.advance(trainer)
-        for record in records or ():
-            self._curves += record["curves"]
-            self._train_s += record["train_s"]
-            self._shared_s += record["train_s"] if record["trial_id"] != self.spec.trial_id else 0.0
-        self._first_point, self._phase_s = len(self._curves), 0.0
-        measured = [one for one in self._curves if one["name"] == VALIDATION]
-        self.objective = measured[-1]["value"] if measured else None
+        self.progress.take_up(records or (), self.spec.trial_id)
         return records is not None
 
     def _train(self, trainer: Trainer, data: LoadedData, line: Line) -> Ended:
@@ -213,7 +192,7 @@ class Training:
                 self._point(step, trainer.logs())
             order, now = "go", time.perf_counter()
             if step in rungs or step in ends:
-                self._spend(now - lap)
+                self.progress.spend(now - lap)
                 order = self._rung(trainer, data, line, step, rungs.get(step))
                 lap = told = time.perf_counter()
             elif self._time_to_tell(step, now - told):
@@ -223,38 +202,34 @@ class Training:
             if step in ends:
                 self._keep(trainer)
                 if not trainer.finished:
-                    points = len(self._curves)
+                    points = len(self.progress.curves)
                     if not self._advance(trainer):
                         return Ended.WAITING
                     self._restore(trainer)
-                    if len(self._curves) > points and order == "go":
+                    if len(self.progress.curves) > points and order == "go":
                         order = self._replay(line, rungs, points)
                 lap = time.perf_counter()
             if order != "go" and not trainer.finished:
-                self._spend(time.perf_counter() - lap)
+                self.progress.spend(time.perf_counter() - lap)
                 break
             if time.perf_counter() - saved > CHECKPOINT_S and not trainer.finished:
-                self._spend(time.perf_counter() - lap)
+                self.progress.spend(time.perf_counter() - lap)
                 self._save(trainer, line)
                 saved = lap = time.perf_counter()
         if trainer.finished:
             return Ended.DONE
         return Ended.STOPPED if order == "stop" else Ended.PRUNED
 
-    def _spend(self, seconds: float) -> None:
-        self._train_s += seconds
-        self._phase_s += seconds
-
     def _keep(self, trainer: Trainer) -> None:
         """Stores the phase that has just ended."""
         trainer.logs()  # a last look for NaN
         trainer.synchronise_buffers()
-        self.chain.keep(trainer, {"train_s": self._phase_s, "curves": self._curves[self._first_point :]})
+        self.chain.keep(trainer, self.progress.of_phase())
 
     def _replay(self, line: Line, rungs: Mapping[int, int], first: int) -> str:
         """Tells the rungs that were measured before this run of the training: a new board has not heard of them."""
         order = "go"
-        for point in self._curves[first:]:
+        for point in self.progress.curves[first:]:
             if point["name"] == VALIDATION and point["step"] in rungs and order == "go":
                 order = line.report(point["step"], rungs[point["step"]], point["value"])
         return order
@@ -276,9 +251,9 @@ class Training:
             raise TrainingDiverged(
                 f"what is measured on validation images became NaN at step {step} of {trainer.steps}"
             )
-        self._eval_s += time.perf_counter() - started
+        self.progress.eval_s += time.perf_counter() - started
         self._point(step, {f"{VALIDATED}{name}": one for name, one in values.items()})
-        self.objective = value
+        self.progress.objective = value
         return line.report(step) if rung is None else line.report(step, rung, value)
 
     def _check_objectives(self, trainer: Trainer) -> None:
@@ -286,7 +261,7 @@ class Training:
 
         At the end, as only the last values count, and when no phase that others may need is in work any more.
         """
-        measured = self.measured
+        measured = self.progress.measured
         for name in self.task.objectives:
             what = f"the validation {METRICS[name].title}"
             if name not in measured:
@@ -318,8 +293,7 @@ class Training:
             self._events = Events(folder, step)
         if self._events is not None:
             self._events.add(step, values)
-        for name, value in values.items():
-            self._curves.append({"phase": phase, "step": step, "name": name, "value": value})
+        self.progress.point(phase, step, values)
 
     def _phase(self, step: int) -> str:
         assert self._trainer is not None
@@ -330,20 +304,10 @@ class Training:
         if self.ranks.rank != 0 or self.chain.lost:
             return
         try:
-            self.chain.folder.save(trainer.checkpoint(), self._so_far())
+            self.chain.folder.save(trainer.checkpoint(), self.progress.so_far())
         except OSError as error:
             log.warning("no checkpoint at step %d: %s", trainer.step, error)
             line.note(f"A checkpoint could not be written; the training goes on without it. {error}")
-
-    def _so_far(self) -> dict[str, Any]:
-        """What goes along with a checkpoint."""
-        return {
-            "curves": self._curves,
-            "phase_s": self._phase_s,
-            "eval_s": self._eval_s,
-            "first_point": self._first_point,
-            "objective": self.objective,
-        }
 
     def _restore(self, trainer: Trainer) -> None:
         found = None if self.chain.complete else self.ranks.share(self.chain.folder.load)
@@ -354,12 +318,7 @@ class Training:
         except ValueError as error:  # of an older version of the code
             log.warning("the checkpoint does not fit (%s): the phase begins anew", error)
             return
-        extra = found.state["run"]
-        # a checkpoint may be another training's that began alike: the phases before this one are known already
-        began = self._train_s
-        self._curves[self._first_point :] = extra["curves"][extra["first_point"] :]
-        self._phase_s, self.objective = extra["phase_s"], extra["objective"]
-        self._train_s, self._eval_s = began + self._phase_s, extra["eval_s"]
+        self.progress.resume(found.state["run"])
         log.info("goes on at step %d of %d", trainer.step, trainer.steps)
 
     def _store(
@@ -369,7 +328,7 @@ class Training:
         evaluations: Sequence[Evaluation] = (),
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
-        curves = [{"trial_id": self.spec.trial_id, **row} for row in self._curves]
+        curves = [{"trial_id": self.spec.trial_id, **row} for row in self.progress.curves]
         pairs = zip(self.task.evaluations, evaluations, strict=False)  # none unless the trial is done
         evaluated = dict(self._rows(params, one) for params, one in pairs)
         self.store.write_trial(self._row(status, error), curves, evaluated, rows(self.spec.trial_id, diagnostics))
@@ -399,15 +358,15 @@ class Training:
             "status": status,
             "error": error,
             "log_path": self.log_path,
-            "objective": self.objective,
+            "objective": self.progress.objective,
             "steps": self._trainer.step if self._trainer else 0,
             "total_steps": spec.steps,
             "parameters": self._parameters,
             "workers": self.ranks.world,
             "device": _device_name(self.device),
-            "train_s": self._train_s,
-            "shared_s": self._shared_s,
-            "eval_s": self._eval_s,
+            "train_s": self.progress.train_s,
+            "shared_s": self.progress.shared_s,
+            "eval_s": self.progress.eval_s,
             "wall_s": time.perf_counter() - self._began,
             "peak_memory_mb": peak_memory_mb(),
             "attempts": self.task.attempt,

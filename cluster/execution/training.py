@@ -19,7 +19,8 @@ from ray.train.torch import get_device
 from cluster.execution.board import Task
 from cluster.execution.launch import RunSettings
 from cluster.execution.notice import when_told_to_end
-from cluster.execution.one_training import VALIDATION, Ended, Training, last_measured, rung_steps
+from cluster.execution.one_training import Ended, Training, rung_steps
+from cluster.execution.progress import VALIDATION, last_measured
 from cluster.results.files import StoreTrouble
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -90,7 +91,8 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
         if ended is Ended.WAITING:
             line.postpone()
             return True
-        line.finish(DONE if ended is Ended.DONE else PRUNED, training.objective, measured=training.measured)
+        found = training.progress
+        line.finish(DONE if ended is Ended.DONE else PRUNED, found.objective, measured=found.measured)
         return True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cluster.execution.one_training import VALIDATED
+from cluster.execution.progress import VALIDATED
 from cluster.plan import CELL, Plan, PlannedTrial, training_label
 from cluster.report.figures import Bars, Curve, evenly
 from cluster.report.results import COLUMNS, StudyResults

@@ -15,7 +15,7 @@ import pytest
 from cluster import cli, commands
 from cluster.commands import discovered, logs, main, show
 from cluster.console import Console
-from cluster.execution.one_training import VALIDATION
+from cluster.execution.progress import VALIDATION
 from cluster.results.schema import FAILED
 from cluster.results.statistics import paired_difference
 from cluster.results.store import Store

@@ -21,7 +21,8 @@ from cluster.execution import training as worker
 from cluster.execution.board import Board, Task
 from cluster.execution.hosted import Recorder
 from cluster.execution.launch import RunSettings
-from cluster.execution.one_training import RUNGS, last_measured
+from cluster.execution.one_training import RUNGS
+from cluster.execution.progress import last_measured
 from cluster.execution.suggestions import Outcome, SearchSettings, Suggestions
 from cluster.execution.training import BoardLine
 from cluster.plan import DataInUse, Plan, Planner, task_of

@@ -177,6 +177,22 @@ def test_stopping_is_told_at_the_next_report_and_hands_out_nothing_more() -> Non
     assert [task.spec.seed for task in board.unfinished()] == [1]
 
 
+def test_a_run_ends_after_its_share_only_where_another_share_is_left() -> None:
+    board = Board([make({}, seed) for seed in range(7)], share=3)
+
+    def trains(run: str, count: int) -> None:
+        for _ in range(count):
+            assert board.next(run) is not None
+            board.finish(run, "done", 1.0)
+
+    trains("a", 3)  # four are left, a share and more
+    assert board.pending("a") == "nothing" and board.next("a") is None
+    trains("b", 3)  # one is left: no other run is started for it
+    assert board.pending("b") == "work"
+    trains("b", 1)
+    assert board.pending("b") == "nothing" and board.unfinished() == []
+
+
 def test_a_search_trains_the_seeds_of_a_suggestion_in_the_same_run_and_prunes() -> None:
     asked: list[int] = []
     search = Suggestions(replace(SETTINGS, trials=12), [])
