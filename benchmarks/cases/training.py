@@ -105,18 +105,26 @@ def comparisons(device: str) -> Iterator[Comparison]:
 
 def pair(name: str, phase: str, config: Mapping[str, Any], precision: str, device: str) -> tuple[Call, Call]:
     """(a step as published, a step of the trainer)."""
-    method = unprepared(name, config)
-    twin = deepcopy(method).to(device)
+    twin = deepcopy(unprepared(name, config)).to(device)
     source = OneBatch(device, batches={})
-    recipe = Recipe(STEPS, precision=cast(Any, precision))
-    trainer = Trainer(method, cast(ImageSource, source), recipe, 0, device)
+    ours = trained(name, phase, config, device, source, precision=precision)
+    stretch = next(one for one in twin.phases() if one.name == phase)
+    twin.enter(phase)
+    return reference(twin.train(), stretch, source, device), ours
+
+
+def trained(
+    name: str, phase: str, config: Mapping[str, Any], device: str, source: OneBatch | None = None, **recipe: Any
+) -> Call:
+    """A step of the trainer in this phase."""
+    images = cast(ImageSource, source or OneBatch(device, batches={}))
+    trainer = Trainer(unprepared(name, config), images, Recipe(STEPS, **recipe), 0, device)
     for stretch in trainer.stretches:
         if stretch.phase.name == phase:
             break
         trainer.start_after(stretch.phase.name, trainer.kept(stretch.phase.name))
     running = trainer.run()
-    twin.enter(phase)
-    return reference(twin.train(), stretch.phase, source, device), lambda: next(running)
+    return lambda: next(running)
 
 
 def unprepared(name: str, config: Mapping[str, Any]) -> Method:

@@ -32,7 +32,7 @@ from denoise_core.errors import UserError
 from denoise_core.trainer import Ranks
 
 START_UP_S = 12.0
-"""What a Ray Train run costs before and after its work (benchmarks/overhead.py)."""
+"""What a Ray Train run costs before and after its work (benchmarks/study_time.py)."""
 HEAD_LOST = 1
 """Exit status where the cluster is gone."""
 DRIVER_RETRIES = 20
