@@ -22,6 +22,8 @@ from denoise_core.trainer import Trainer
 
 CLOCK = time.thread_time
 """PyTorch has one thread while it is measured, and Ray starts in another: what that takes is no part of a step."""
+BESIDE_OTHERS = 1.15
+"""By the clock, a training on every core takes so many times its own time alone (benchmarks/study_time.py)."""
 MEASURED_S = 2.0
 """Spent on measuring one setting at most, half on steps, which its phases share."""
 
@@ -140,7 +142,7 @@ def _seconds_of_a_pixel(method: Method, data: LoadedData) -> float:
         for one in (denoised, image):
             measure(PROTOCOLS[CANONICAL], one, image)
         spent.append(CLOCK() - started)
-    return min(spent) / image[0].numel()
+    return BESIDE_OTHERS * min(spent) / image[0].numel()
 
 
 def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:
@@ -154,4 +156,4 @@ def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:
         steps += 1
         if step >= stretch.last or steps > 6 or time.perf_counter() - began > limit_s:
             break
-    return (CLOCK() - started) / max(1, steps - 1)
+    return BESIDE_OTHERS * (CLOCK() - started) / max(1, steps - 1)
