@@ -65,6 +65,13 @@ def test_every_published_method_has_its_steps_timed() -> None:
         assert all(any(name.startswith(f"{method} {phase},") for name in names) for phase in phases)
 
 
+def test_every_training_step_can_be_made_and_run() -> None:
+    for one in harness.comparisons("training", "cpu"):
+        if "laptop" in one.name and "fp32" in one.name:
+            for call in one.make():
+                call()
+
+
 def test_runs_are_kept_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--history", str(tmp_path / "h"), "--page", str(tmp_path / "page.html")]
     command = ["parts", "--only", "sub-sampler (4, 1", "--rounds", "2", *where]

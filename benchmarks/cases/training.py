@@ -44,7 +44,8 @@ SMALL_BATCH: Mapping[str, Mapping[str, Any]] = {
 """Of the papers' networks on a processor."""
 # the port's critics have the paper's depth, for patches of 64
 NARROW_ISCL: Mapping[str, Any] = {
-    "width": 8, "blocks": 2, "extractor_width": 16, "extractor_layers": 8, "critic_width": 8, "batch_size": 4,
+    "width": 8, "blocks": 2, "extractor_width": 16, "extractor_layers": 8, "critic_width": 8, "critic_depth": 4,
+    "patch_size": 64, "batch_size": 4,
 }  # fmt: skip
 TIMED: Mapping[str, Mapping[str, bool]] = {
     "neighbor2neighbor": {"train": True},
@@ -86,7 +87,7 @@ def comparisons(device: str) -> Iterator[Comparison]:
     for method, phases in TIMED.items():
         small = {**method_class(method).recipes["laptop"].config, **PLAIN.get(method, {})}
         if method == "iscl":
-            small |= NARROW_ISCL | {"patch_size": 64}
+            small |= NARROW_ISCL
         sizes = {"laptop": small, "paper": PLAIN.get(method, {})}
         if device == "cpu":
             sizes["paper"] = {**sizes["paper"], **SMALL_BATCH[method]}
