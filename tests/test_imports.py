@@ -24,3 +24,8 @@ sys.exit(", ".join(found) or None)
 def test_a_stored_study_is_reported_without_importing_ray() -> None:
     program = "import sys, cluster.runner, cluster.report.collect; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_run_starts_without_pytorch() -> None:
+    program = "import sys, cluster.execution.launch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -1,7 +1,7 @@
 """A run: a Ray Tune trial that starts Ray Train workers, which pull tasks from the board until there are none.
 
-Short trainings so do not each pay for Ray's start-up. The module imports neither PyTorch nor pandas: the process of a
-run and its controller need neither, and importing them takes seconds.
+So short trainings do not each pay for Ray's start-up. The module does not import PyTorch: the process of a run and its
+controller do without it, and importing it takes seconds.
 """
 
 from __future__ import annotations
