@@ -76,7 +76,7 @@ def growth(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     lines = []
     for name, one in rows.groupby("name", sort=False):
         one = one.sort_values("size")
-        sizes, times = list(one["size"]), list(one["ours_ms"])
+        sizes, times = [int(size) for size in one["size"]], list(one["ours_ms"])
         whole = exponent(sizes, times) if len(sizes) > 1 else math.nan
         end = exponent(sizes[-2:], times[-2:]) if len(sizes) > 1 else math.nan
         unit = one["reference"].iloc[-1]

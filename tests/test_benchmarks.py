@@ -98,6 +98,7 @@ def test_the_page_says_which_goals_are_missed_and_how_work_grows(tmp_path: Path)
     assert "1 of 2 goals are reached" in text and "1.5, missed" in text and "70 %" in text
     (line,) = growth(rows[rows["group"] == "images"])
     assert line[0] == "reading" and "exponent 1.00" in line[1] and line[3] == "3 MiB"
+    assert line[2].startswith("10 to 100 images")
 
 
 def test_a_study_tells_what_it_will_take_and_what_it_took(
