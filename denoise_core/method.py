@@ -101,8 +101,9 @@ class Phase:
 class Update:
     """One optimizer step: backpropagate ``loss`` into ``group`` and step it. ``logs`` are scalars for the curves.
 
-    Where ``valid``, a single bool, is False on any rank, nothing is stepped: neither weights nor moments change. Only
-    a fused optimizer can be told so without waiting for the device.
+    Where ``valid``, a single bool, is False on any rank, nothing is stepped: neither weights nor moments change; the
+    group's ``after`` runs all the same. The optimizer must be a fused one, which can be told so without waiting for the
+    device.
     """
 
     group: str

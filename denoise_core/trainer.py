@@ -242,6 +242,8 @@ class Trainer:
 
     def _apply(self, group: Group, update: Update, progress: float) -> None:
         parameters, optimizer = self._parameters[update.group], self._optimizers[update.group]
+        if update.valid is not None and not optimizer.defaults.get("fused"):
+            raise ValueError(f"{self.method.name}: updates of {update.group} may be invalid: give it a fused optimizer")
         self._logs.update(update.logs)
         for parameter in parameters:
             parameter.grad = None

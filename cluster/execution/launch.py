@@ -36,7 +36,7 @@ class RunSettings:
     gpus: float
     scratch: str
     do: Callable[..., bool] | None = None
-    """What a worker does with a task instead of training it, for benchmarks; see ``_one``."""
+    """What a worker does with a task instead of training it, for benchmarks; see ``_one`` of the workers."""
 
 
 def run_on_cluster(config: dict[str, Any], settings: RunSettings, board: Any) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from denoise_core.method import Update
+
 from .test_trainer import NAMES, trainer
 
 ASKING = {
@@ -105,3 +107,13 @@ def test_no_step_waits_for_the_device(name: str, precision: str) -> None:
 def test_what_waits_is_noticed(waiting: Any) -> None:
     with pytest.raises(Waited), NoCalls(), NoOperations():
         waiting(torch.ones(3))
+
+
+def test_only_a_fused_optimizer_can_refuse_an_update() -> None:
+    one = trainer("iscl")  # whose RAdam would step whatever it is told
+    loss = sum((part.square().sum() for part in one._parameters["critics"]), torch.zeros(()))
+    update = Update("critics", loss, valid=torch.tensor(False))
+    before = [part.clone() for part in one._parameters["critics"]]
+    with pytest.raises(ValueError, match="give it a fused optimizer"):
+        one._apply(one.stretches[0].phase.groups["critics"], update, 0.5)
+    assert all(torch.equal(old, new) for old, new in zip(before, one._parameters["critics"], strict=True))
