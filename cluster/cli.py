@@ -16,10 +16,12 @@ import torch
 
 from cluster.console import Console
 from cluster.imagery import BUDGETS, Budget
+from cluster.numerics import AUTO
 from cluster.study import Study
 from denoise_core.errors import UserError
 
 BAD_INPUT, INTERRUPTED = 2, 130
+LAYOUTS = {"channels_last": True, "contiguous": False}
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Options:
     open_report: bool
     references: str | None
     steps: int | None
-    precision: str | None
-    compile: bool
+    numerics: Mapping[str, Any]
+    """Fields of the recipe among cluster.numerics.NAMES; AUTO where a measurement decides."""
     settings: Mapping[str, list[Any]]
     data: Mapping[str, Any]
     noises: tuple[str, ...]
@@ -102,8 +104,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Options:
         open_report=flags.open,
         references=flags.references,
         steps=None if flags.steps is None else _at_least("--steps", flags.steps, 1),
-        precision=flags.precision,
-        compile=flags.compile,
+        numerics=_numerics(flags),
         settings=dict(_setting(text) for text in flags.set),
         data={**data, **({"test": tuple(data["test"])} if "test" in data else {})},
         noises=tuple(flags.noise or ()),
@@ -146,10 +147,15 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--set", metavar="NAME=VALUE", action="append", default=[], help="a parameter; NAME=1,2,3 replaces an axis")
     add("--steps", type=int, metavar="N", help="training steps, instead of the budget's")
     add(
-        "--precision", choices=("fp32", "bf16", "auto"),
+        "--precision", choices=("fp32", "bf16", AUTO),
         help="numbers of the forward passes; auto: bf16 where it is faster here and as good (default: the budget's)",
     )  # fmt: skip
-    add("--compile", action="store_true", help="compile the networks with torch.compile")
+    add("--layout", choices=(*LAYOUTS, AUTO), help="memory of images and weights (default: the budget's)")
+    add(
+        "--compile", nargs="?", const="yes", choices=("yes", AUTO),
+        help="compile the networks with torch.compile; auto: where long trainings gain by it",
+    )  # fmt: skip
+    add("--fast", action="store_true", help="auto for --precision, --layout and --compile: measured before training")
     add(
         "--references",
         choices=("none", "first", "all"),
@@ -159,6 +165,17 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     add("--report-only", action="store_true", help="write the report from what is stored, train nothing")
     add("--open", action="store_true", help="open the report in a browser")
     return parser
+
+
+def _numerics(flags: argparse.Namespace) -> dict[str, Any]:
+    layout, compiled = flags.layout, flags.compile
+    given = {
+        "precision": flags.precision,
+        "channels_last": LAYOUTS.get(layout, layout),
+        "compile": True if compiled == "yes" else compiled,
+    }
+    given = {name: AUTO if value is None and flags.fast else value for name, value in given.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _data_root(text: str | None) -> Path | None:

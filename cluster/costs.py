@@ -12,6 +12,7 @@ from cluster.execution.one_training import RUNGS, validated_pixels
 from cluster.plan import TRAINED, Plan, PlannedTrial, grouped
 from cluster.results.schema import DONE
 from cluster.results.store import Store
+from cluster.speed import jump
 from denoise_core.evaluation import CANONICAL, denoise, pixels_of
 from denoise_core.memory import keep_freed_memory
 from denoise_core.method import Method, create
@@ -146,9 +147,9 @@ def _seconds_of_a_pixel(method: Method, data: LoadedData) -> float:
 
 
 def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:
-    """Of a phase, a fifth of the way in, so that weights that ramp up from zero are there."""
+    """Of a phase, some way in."""
     stretch = trainer.stretches[index]
-    trainer.step = min(stretch.last - 1, stretch.first + (stretch.last - stretch.first) // 5)
+    jump(trainer, stretch)
     steps, started, began = 0, CLOCK(), time.perf_counter()
     for step in trainer.run():
         if steps == 0 and step < stretch.last:

@@ -18,6 +18,7 @@ from cluster.checks import check_trials
 from cluster.cli import INTERRUPTED, Options
 from cluster.console import Console
 from cluster.costs import estimate
+from cluster.execution import probe
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting
 from cluster.execution.session import Session, prepare_environment, starting
@@ -25,6 +26,7 @@ from cluster.execution.suggestions import Outcome, SearchSettings
 from cluster.execution.survey import Needs, check, survey
 from cluster.inputs import inputs
 from cluster.live import LiveReport
+from cluster.numerics import AUTO, Numerics
 from cluster.plan import (
     TRAINED,
     DataInUse,
@@ -34,7 +36,6 @@ from cluster.plan import (
     task_of,
     training_label,
 )
-from cluster.precision import AUTO, fitting
 from cluster.results.schema import FAILED
 from cluster.results.store import Store
 from cluster.searching import known_outcomes, search_settings, suggested
@@ -63,8 +64,8 @@ class Runner:
         self.recipe = recipe_of(self.study, options)
         self.store = Store.open(options.store)
         self.study, self.data = inputs(self.study, options, console)
-        if options.precision == AUTO:
-            self.recipe = fitting(self.recipe, self._first_trials, self.data, self.store, console, gpu=options.gpus > 0)
+        if left_open := frozenset(name for name, value in options.numerics.items() if value == AUTO):
+            self.recipe = self._numerics(left_open).of(self.recipe)
         self.planner = self._planner(self.recipe)
 
     def run(self) -> int:
@@ -111,6 +112,12 @@ class Runner:
     def _first_trials(self, recipe: Recipe) -> list[PlannedTrial]:
         """Every cell with the first seed."""
         return self._planner(recipe).grid(self.options.seeds[:1])
+
+    def _numerics(self, left_open: frozenset[str]) -> Numerics:
+        gpu = self.options.gpus > 0
+        there = partial(probe.on_gpu, self.options.address, self.options.data_root)
+        measure = there if gpu else partial(probe.here, self.data)
+        return Numerics(left_open, self._first_trials, self.store, self.study.name, gpu, measure, self.console)
 
     @property
     def _in_use(self) -> list[DataInUse]:

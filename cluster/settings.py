@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from cluster.cli import Options
-from cluster.precision import AUTO
+from cluster.numerics import AUTO
 from cluster.study import Study
 from denoise_core.method import Recipe, method_class
 
@@ -35,8 +34,9 @@ def _references(study: Study, options: Options) -> Sequence[str]:
 
 
 def recipe_of(study: Study, options: Options) -> Recipe:
-    """The budget's recipe with what the flags change."""
+    """The budget's recipe with what the flags change; what they leave to a measurement stays."""
     recipe = method_class(study.method).recipes[options.budget]
-    precision = None if options.precision == AUTO else options.precision
-    changes: dict[str, Any] = {"steps": options.steps, "precision": precision, "compile": options.compile}
-    return replace(recipe, **{name: value for name, value in changes.items() if value})
+    changes = {name: value for name, value in options.numerics.items() if value != AUTO}
+    if options.steps is not None:
+        changes["steps"] = options.steps
+    return replace(recipe, **changes)

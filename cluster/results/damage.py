@@ -28,6 +28,7 @@ CONSEQUENCES = {
     "measurements": "the others are evaluated again from stored weights, nothing else is lost",
     "diagnostics": "reports do without the others",
     "manifests": "reports do without the others",
+    "numerics": "they are measured again",
     "suggestions": "searches suggest others instead",
 }
 """What becomes of names whose rows are lost, by table. Packs of previews are read past: they are pictures only."""

@@ -82,5 +82,14 @@ TABLES: dict[str, pa.Schema] = {
     "previews": _table(trial_id=_text, params_json=_text, dataset=_text, image_id=_text, kind=_text, png=pa.binary()),
     # what Optuna suggested, in order; written when it is asked
     "suggestions": _table(search_id=_text, study=_text, number=_whole, params_json=_text, group_id=_text),
+    # which numerics were chosen by measuring, so that the same question gets the same answer again
+    "numerics": _table(
+        numerics_id=_text,
+        study=_text,
+        created_at=pa.timestamp("ms", "UTC"),
+        device=_text,
+        chosen_json=_text,
+        why=_text,
+    ),
     "manifests": _table(manifest_id=_text, created_at=pa.timestamp("ms", "UTC"), manifest_json=_text),
 }

@@ -80,6 +80,7 @@ def filled(path: Path | str, count: int = 10) -> Store:
     for number in range(count):
         store.write("phases", f"phase{number}", [{"phase_id": f"phase{number}", "train_s": float(number)}])
         store.write("suggestions", f"search-{number:06d}", [{"search_id": "search", "number": number}])
+    store.write("numerics", "n", [{"numerics_id": "n", "device": "a processor", "chosen_json": "{}"}])
     store.write("manifests", "m", [{"manifest_id": "m", "created_at": BEGAN, "manifest_json": "{}"}])
     return store
 
@@ -99,7 +100,7 @@ def loose(store: Store) -> int:
 def test_names_and_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
     store = filled(tmp_path / "s")
     before = contents(store)
-    assert compact(store, min_files=1) == "Packed 86 files of the store into 8."
+    assert compact(store, min_files=1) == "Packed 87 files of the store into 9."
     assert contents(store) == before and all(len(store.packs(table).all()) == 1 for table in TABLES)
     assert store.loose("trials") == {name_of(900), name_of(901)}  # they may be trained again
     assert compact(store, min_files=1) == "" and contents(store) == before
