@@ -299,7 +299,8 @@ def _denoised(method: Method, noisy: Tensor, device: torch.device, by: Denoise |
     method.eval()
     try:
         pixels = max(MAX_PIXELS, noisy.shape[-2] * noisy.shape[-1]) if method.whole_images else MAX_PIXELS
-        return denoise_image(by or method.denoise, noisy.to(device), max_pixels=pixels).float()
+        seen = noisy.to(device)
+        return denoise_image(by or method.denoise, seen, max_pixels=pixels, halo=method.reach).float()
     finally:
         method.train(training)
 

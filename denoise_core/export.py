@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from denoise_core.errors import UserError
 from denoise_core.images.bundled import load_bundled
-from denoise_core.inference import HALO
 from denoise_core.method import Method
 from denoise_core.model import Model, save_model
 from denoise_core.planes import Array
@@ -263,7 +262,7 @@ def _readme(model: Model, card: Card) -> str:
 
 - **Input**: {"gray" if method.channels == 1 else "colour"} images of any size, values divided by the full range of
   their number type (8 bits: 255, 16 bits: 65535), one image at a time. Large images may be cut into tiles
-  that overlap by {HALO} pixels on every side.
+  that overlap by {method.reach} pixels on every side.
 - **Output**: the denoised image, of the same size and in [0, 1].
 - **Noise**: the training takes it to be {needs}. Other noise than that of the training may stay or leave artefacts.
 - **Trained on**: {trained or "not recorded"}. Training {info.trial_id or "without a number"}, seed {info.seed}.

@@ -16,6 +16,8 @@ MAX_PIXELS = 2**20
 
 HALO = 128
 """Default halo: a U-Net with five poolings sees that far."""
+ALIGNED = 32
+"""Default for what tile origins are multiples of: the pixels of a U-Net after five poolings."""
 
 
 @torch.inference_mode()
@@ -25,7 +27,7 @@ def denoise_image(
     *,
     max_pixels: int = MAX_PIXELS,
     halo: int = HALO,
-    multiple: int = 32,
+    multiple: int = ALIGNED,
 ) -> Tensor:
     """``denoise`` applied to ``noisy``, (C, H, W) or (N, C, H, W) with any H and W; the result has the same form.
 
@@ -62,7 +64,7 @@ class Tile:
 
 
 def tiles(
-    height: int, width: int, *, max_pixels: int = MAX_PIXELS, halo: int = HALO, multiple: int = 32
+    height: int, width: int, *, max_pixels: int = MAX_PIXELS, halo: int = HALO, multiple: int = ALIGNED
 ) -> Iterator[Tile]:
     """The tiles of :func:`denoise_image`, row by row; a single one where the image has up to ``max_pixels``.
 
@@ -99,7 +101,7 @@ def _spans(length: int, core: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + core, length)
 
 
-def pad_to_multiple(images: Tensor, multiple: int = 32, *, square: bool = False) -> Tensor:
+def pad_to_multiple(images: Tensor, multiple: int = ALIGNED, *, square: bool = False) -> Tensor:
     """``images`` (..., H, W) padded at bottom and right until both sides are multiples of ``multiple``.
 
     ``square`` pads to a square of side ceil(max(H, W) / multiple) * multiple, the evaluation rule of

@@ -22,6 +22,7 @@ from denoise_core.config import MethodConfig
 from denoise_core.diagnostics import Diagnostic
 from denoise_core.errors import UserError, nearest
 from denoise_core.images.source import ImageSource
+from denoise_core.inference import HALO
 from denoise_core.schedule import Schedule, constant
 from denoise_core.seeding import generator
 
@@ -228,6 +229,12 @@ class Method(nn.Module):
     def denoise(self, noisy: Tensor) -> Tensor:
         """Denoises (N, C, H, W) in [0, 1], any H and W."""
         raise NotImplementedError
+
+    @property
+    def reach(self) -> int:
+        """How many pixels beyond a square of 32 times 32 pixels, at multiples of 32, ``denoise`` sees of an image to
+        denoise the square: what tiles have to overlap by."""
+        return HALO
 
     @property
     def learns_at_inference(self) -> bool:

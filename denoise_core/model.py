@@ -160,7 +160,7 @@ class Model:
         if self.method.whole_images:
             max_pixels = max(max_pixels, size)
         for page in layout:
-            for tile in tiles(layout.height, layout.width, max_pixels=max_pixels):
+            for tile in tiles(layout.height, layout.width, max_pixels=max_pixels, halo=self.method.reach):
                 values = layout.read(source, page, tile.seen).astype(np.float32) / np.float32(scale)
                 found = self._denoised(torch.from_numpy(values))[:, tile.inner[0], tile.inner[1]]
                 layout.write(target, page, tile.core, _as_type(found.numpy(), source.dtype, scale))

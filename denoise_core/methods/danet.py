@@ -252,6 +252,11 @@ class DANet(Method):
         denoise = partial(_denoised, self._chosen())
         return averaged(denoise, noisy) if self.config.ensemble else denoise(noisy)
 
+    @property
+    def reach(self) -> int:
+        """The network's."""
+        return self._chosen().reach
+
     def _chosen(self) -> ResidualUNet:
         reached, named = STAGES[int(self.stage)], {
             "plain": self.plain, "dual": self.denoiser, "synthetic": self.synthetic, "plus": self.retrained,

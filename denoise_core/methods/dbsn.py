@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from denoise_core.images.crops import CropSource
 from denoise_core.images.distillation import BAYER_GROUPS, DistillationSource
 from denoise_core.images.shuffle import bayer_group, guided_filter, join, split
 from denoise_core.images.source import ImageSource
+from denoise_core.inference import ALIGNED
 from denoise_core.method import Assumptions, Citation, Context, Deviation, Group, Method, Phase, Recipe, Update
 from denoise_core.methods.dbsn_config import JOINT, MEAN, SMALL, STUDENT, VARIANCE, WARM, DBSNConfig
 from denoise_core.methods.dbsn_deviations import DEVIATIONS
@@ -199,6 +200,17 @@ class DBSN(Method):
             return wide(self.student(noisy)).clamp(0, 1)
         of_image = self.config.noise_network == "image"
         return self._first_stage(noisy, estimate, self.config.fusion_gamma, of_image=of_image).clamp(0, 1)
+
+    @property
+    def reach(self) -> int:
+        """The student's, or that of the network for mu and of what follows it."""
+        if self._reached() == "student":
+            return cast(MWCNN, self.student).reach
+        factor, reach = self.config.pixel_shuffle, int(cast(Any, self.teachers[0]).mean.reach)
+        if factor == 1:
+            return reach
+        # tiles lie on the sub-images' grids, but not on those of their poolings; the filter's boxes follow each other
+        return factor * (reach + ALIGNED) + 2 * self.config.guided_radius
 
     def _first_stage(self, noisy: Tensor, estimate: str, gamma: float = 1.0, *, of_image: bool = False) -> Tensor:
         """mu or the Bayes estimate of (N, C, H, W), with pixel-shuffle and guided filter where these are asked for.

@@ -68,6 +68,11 @@ class DenoiserMethod(Method):
         super().__init__(config, channels)
         self.denoiser = DnCNN(channels, config.denoiser_depth, config.denoiser_width)
 
+    @property
+    def reach(self) -> int:
+        """The network's."""
+        return self.denoiser.reach
+
     def denoise(self, noisy: Tensor) -> Tensor:
         """The denoiser's estimate, clipped to [0, 1]."""
         return self.denoiser(noisy).clamp(0, 1)  # type: ignore[no-any-return]

@@ -245,13 +245,21 @@ class GAN2GAN(Method):
 
     def denoise(self, noisy: Tensor) -> Tensor:
         """The last phase's estimate, clipped to [0, 1]: g2's or the denoiser's."""
-        stage = int(self.stage)
-        network = self.rough if stage == 0 else self.denoiser
+        network = self._answering
         if self.config.network == "dncnn":
             return network(noisy).clamp(0, 1)  # type: ignore[no-any-return]
         height, width = noisy.shape[-2:]
         padded = pad_to_multiple(noisy, SharedUNet.multiple)
         return network(padded)[..., :height, :width].clamp(0, 1)  # type: ignore[no-any-return]
+
+    @property
+    def reach(self) -> int:
+        """The network's."""
+        return self._answering.reach
+
+    @property
+    def _answering(self) -> DnCNN | SharedUNet:
+        return self.rough if int(self.stage) == 0 else self.denoiser
 
     def simulate(self, latent: Tensor) -> Tensor:
         """Noise of the learned distribution for (N, latent) standard normal numbers: (N, C, patch, patch)."""
@@ -355,7 +363,7 @@ class GAN2GAN(Method):
         with torch.no_grad():
             return wide(network(noisy))
 
-    def _network(self, depth: int, width: int, *, sigmoid: bool = False) -> nn.Module:
+    def _network(self, depth: int, width: int, *, sigmoid: bool = False) -> DnCNN | SharedUNet:
         if self.config.network == "unet":
             return SharedUNet(self.channels, sigmoid=sigmoid)
         return DnCNN(self.channels, depth, width, sigmoid=sigmoid)

@@ -36,6 +36,7 @@ class HalfPlanes(nn.Module):
         super().__init__()
         self.channels = channels
         self.network = RotatedBlindSpot(channels, channels + width, features, depth=depth)
+        self.reach: int = self.network.reach
 
     def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""

@@ -68,6 +68,11 @@ class PairedMWCNN(Method):
         loss = (wide(self.student(noisy)) - target).square().mean()
         yield Update("student", loss, {"loss": loss})
 
+    @property
+    def reach(self) -> int:
+        """The network's."""
+        return self.student.reach
+
     def denoise(self, noisy: Tensor) -> Tensor:
         """The network's output, clipped to [0, 1]."""
         return wide(self.student(noisy)).clamp(0, 1)

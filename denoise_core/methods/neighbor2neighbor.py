@@ -84,6 +84,11 @@ class UNetMethod(Method):
         padded = pad_to_multiple(noisy, 32, square=self.config.padding == "square")
         return self.network(padded)[..., :height, :width].clamp(0, 1)  # type: ignore[no-any-return]
 
+    @property
+    def reach(self) -> int:
+        """The network's."""
+        return self.network.reach
+
     def _schedule(self) -> Schedule:
         return one_cycle() if self.config.lr_schedule == "one_cycle" else steps((0.19, 0.39, 0.59, 0.79), 0.5)
 

@@ -95,6 +95,11 @@ class Noise2Self(UNetMethod):
         loss = (squares * mask).mean() * mask.numel() / mask.sum()
         yield Update("network", loss, {"loss": loss})
 
+    @property
+    def reach(self) -> int:
+        """The network's, and one pixel more where it gets means of neighbours."""
+        return super().reach + (self.config.output != "network")
+
     def denoise(self, noisy: Tensor) -> Tensor:
         """The network's answer, or that of the J-invariant function, clipped to [0, 1]."""
         if self.config.output == "network":

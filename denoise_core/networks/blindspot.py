@@ -48,6 +48,7 @@ class DilatedBlindSpot(nn.Module):
         super().__init__()
         if wide_branch not in ("5x5", "3x3") or masking not in ("mask", "trimmed"):
             raise ValueError(f"unknown option: wide_branch={wide_branch!r}, masking={masking!r}")
+        self.reach: int = 2 + 6 * blocks  # of the branch with steps of 3; see Method.reach
         self.head = nn.Sequential(*_pointwise(channels, width))
         self.branches = nn.ModuleList(_branch(width, blocks, kernel, wide_branch, masking) for kernel in (3, 5))
         self.join = nn.Conv2d(2 * width, width, 1)
@@ -165,6 +166,7 @@ class RotatedBlindSpot(nn.Module):
         super().__init__()
         wide = 2 * features
         self.depth = depth
+        self.reach: int = 9 * 2**depth - 1  # see Method.reach
         self.first = _UpwardConv2d(channels, features)
         self.encoder = nn.ModuleList(_UpwardConv2d(features, features) for _ in range(depth))
         self.bottom = _UpwardConv2d(features, features)

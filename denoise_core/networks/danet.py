@@ -39,6 +39,7 @@ class ResidualUNet(nn.Module):
     ):
         super().__init__()
         self.multiple = 2 ** (depth - 1)
+        self.reach: int = 7 * self.multiple - 3  # see Method.reach
         widths = [width * 2**level for level in range(depth)]
         self.down = nn.ModuleList(
             _Pair(before, after) for before, after in zip([channels_in, *widths], widths, strict=False)

@@ -19,6 +19,7 @@ class DnCNN(nn.Module):
     def __init__(self, channels: int, depth: int = 17, width: int = 64, *, sigmoid: bool = False):
         super().__init__()
         self.sigmoid = sigmoid
+        self.reach: int = depth  # see Method.reach
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             layers += [

@@ -79,6 +79,8 @@ class SharedUNet(nn.Module):
     """
 
     multiple = 32
+    reach: int = 160
+    """See Method.reach."""
 
     def __init__(self, channels: int, width: int = 48, *, sigmoid: bool = False):
         super().__init__()

@@ -53,6 +53,7 @@ class MWCNN(nn.Module):
         super().__init__()
         bands = [4 * width for width in (channels, *widths[:-1])]
         self.multiple = 2 ** len(widths)
+        self.reach: int = (4 * depth + 1) * (self.multiple - 1)  # see Method.reach
         self.down = nn.ModuleList(_stage(bands[i], width, width, depth) for i, width in enumerate(widths))
         self.up = nn.ModuleList(
             _stage(width, width, bands[i], depth, linear_end=i == 0) for i, width in enumerate(widths)

@@ -18,6 +18,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, features: int = 48, init_scale: float = 0.1, depth: int = 5):
         super().__init__()
+        self.reach: int = 4 * 2**depth  # see Method.reach
         wide = 2 * features
         self.first = _conv3(channels, features)
         self.encoder = nn.ModuleList(_conv3(features, features) for _ in range(depth))
