@@ -1,4 +1,4 @@
-"""SIDD in its own layout, in miniature: what is read where, what stays on disk, and what is refused."""
+"""SIDD in its own layout, in miniature: what is read where, and what stays on disk."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
 
 from denoise_core.errors import UserError
 from denoise_core.images import mapped, sidd
 from denoise_core.images.crops import CropSource, Place
 from denoise_core.images.distillation import DistillationSource
-from denoise_core.images.image_set import ImageSet, LazyImages
+from denoise_core.images.image_set import ImageSet
 from denoise_core.images.mapped import MappedImages
 from denoise_core.images.named import load_images
 from denoise_core.images.recorded import RecordedNoiseSource
@@ -30,21 +29,28 @@ from denoise_core.images.source import SimulatedNoiseSource
 from denoise_core.noise.evaluation import noisy_test_images
 from denoise_core.noise.models import RECORDED, parse_noise
 from denoise_core.specification import DataSpec, load_data
+from tests.core import sidd_toys
+from tests.core.sidd_toys import (
+    CPU,
+    FIRST,
+    LEFTS,
+    MEDIUM,
+    SECOND,
+    TOPS,
+    Spoil,
+    files,
+    in_memory,
+    kept,
+    medium,
+    picture,
+    same,
+    versions,
+    write_medium,
+    write_validation,
+)
 
-CPU = torch.device("cpu")
-FIRST, SECOND = "0001_001_S6_00100_00060_3200_L", "0200_010_GP_01600_03200_5500_N"
-TOPS, LEFTS = (0, 24, 38), (0, 24, 48)  # of 70 x 80 pixels: the last row of patches is moved, the last column fits
-MEDIUM = "SIDD_Medium_Srgb"
-Spoil = Callable[[Path], object]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DENOISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sidd, "PATCH", 32)
-    monkeypatch.setattr(sidd, "STRIDE", 24)
-    monkeypatch.setattr(sidd, "BLOCKS", (2, 3, 16, 16, 3))
-    return tmp_path / "cache"
+cache = sidd_toys.cache
+nothing_half_written = sidd_toys.nothing_half_written
 
 
 @pytest.fixture
@@ -54,55 +60,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     whole = mapped._tensor
     monkeypatch.setattr(mapped, "_tensor", lambda image: (shapes.append(image.shape), whole(image))[1])
     return shapes
-
-
-def picture(name: str, height: int = 70, width: int = 80) -> np.ndarray:
-    """(height, width, 3) 8 bit, other pixels for every name."""
-    return np.random.default_rng(list(name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def files(instance: str, number: str) -> tuple[str, str]:
-    return tuple(f"{instance}/{instance[:4]}_{kind}_SRGB_{number}.PNG" for kind in ("GT", "NOISY"))  # type: ignore[return-value]
-
-
-def write_medium(root: Path, instances: Sequence[str] = (FIRST, SECOND), height: int = 70, width: int = 80) -> Path:
-    """The data folder: two pairs of every scene instance, whose pixels depend on their names."""
-    for instance in instances:
-        (root / MEDIUM / "Data" / instance).mkdir(parents=True)
-        for name in [*files(instance, "010"), *files(instance, "011")]:
-            Image.fromarray(picture(name, height, width)).save(root / MEDIUM / "Data" / name, "PNG")
-    (root / MEDIUM / "Scene_Instances.txt").write_text("\n".join(instances))
-    return root
-
-
-def write_validation(folder: Path, **changes: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("Gt", "Noisy"):
-        name = f"Validation{kind}BlocksSrgb"
-        blocks = np.random.default_rng(len(kind)).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
-        savemat(folder / f"{name}.mat", {changes.get("name", name): changes.get("change", lambda b: b)(blocks)})
-    return folder
-
-
-def medium(root: Path) -> ImageSet:
-    return load_images("sidd_medium", channels=3, data_root=root)
-
-
-def versions(images: ImageSet) -> tuple[LazyImages, LazyImages]:
-    assert isinstance(images.pixels, LazyImages)
-    assert isinstance(images.noisy, LazyImages)
-    return images.pixels, images.noisy
-
-
-def in_memory(images: ImageSet) -> ImageSet:
-    return ImageSet(images.name, images.ids, tuple(images.pixels), tuple(images.noisy or ()))
-
-
-def same(image: torch.Tensor, pixels: np.ndarray) -> bool:
-    return torch.equal(image, torch.from_numpy(pixels.astype(np.float32) / np.float32(255)).permute(2, 0, 1))
-
-
-# --- image sets -------------------------------------------------------------------------------------------------------
 
 
 def test_fingerprints_of_images_in_memory_are_what_they_always_were() -> None:
@@ -264,10 +221,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def kept(cache: Path) -> list[str]:
-    return sorted(one.name for one in cache.iterdir() if one.is_dir())
-
-
 def test_files_are_converted_once(
     tmp_path: Path, cache: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -398,132 +351,3 @@ def test_validation_blocks(tmp_path: Path, cache: Path, place: str) -> None:
     assert not cache.exists()
     batch = RecordedNoiseSource(images, 0, CPU).batch(size=7, patch=8, seed=0, step=0, fields=("noisy", "clean"))
     assert batch["noisy"].shape == (7, 3, 8, 8)
-
-
-# --- bad input --------------------------------------------------------------------------------------------------------
-
-
-def at(root: Path, kind: int, number: str = "010", instance: str = FIRST) -> Path:
-    return root / MEDIUM / "Data" / files(instance, number)[kind]
-
-
-def truncate(root: Path) -> None:
-    os.truncate(at(root, 1, "011"), at(root, 1, "011").stat().st_size // 2)
-
-
-def repaint(pixels: np.ndarray, kind: int = 1) -> Callable[[Path], None]:
-    return lambda root: Image.fromarray(pixels).save(at(root, kind), "PNG")
-
-
-def lonely(root: Path) -> None:
-    for instance in (FIRST, SECOND):
-        for number in ("010", "011"):
-            at(root, 1, number, instance).unlink()
-
-
-def both_small(root: Path) -> None:
-    for kind in (0, 1):
-        repaint(picture(str(kind), 31, 80), kind)(root)
-
-
-def empty(root: Path) -> None:
-    for file in (root / MEDIUM).glob("Data/*/*"):
-        file.unlink()
-
-
-def refused(sentence: str, load: Callable[[], object]) -> None:
-    with pytest.raises(UserError, match=sentence) as caught:
-        load()
-    assert str(caught.value).endswith(".")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (empty, r"is not laid out like SIDD-Medium .*, which is Data/<scene instance>/ .*0001_GT_SRGB_010\.PNG"),
-        (lambda p: shutil.rmtree(p / MEDIUM / "Data"), r"SIDD_Medium_Srgb is not laid out like SIDD-Medium"),
-        (lonely, rf"4 GT images of .* no NOISY .*: Data/{FIRST}/0001_GT_SRGB_010\.PNG, .*011\.PNG, .*, \.\.\.; add"),
-        (lambda p: at(p, 0).unlink(), r"1 NOISY images of .* no GT partner .*: Data/.*/0001_NOISY_SRGB_010\.PNG; add"),
-        (lambda p: at(p, 1).rename(at(p, 1).with_name("0002_NOISY_SRGB_010.PNG")), r"1 GT images of .* no NOISY part"),
-        (repaint(picture("x", 70, 81)), rf"pair {FIRST}_010 does not match: 70 x 81 .*NOISY.*, 70 x 80 in 0001_GT_"),
-        (truncate, r"cannot read the image .*0001_NOISY_SRGB_011\.PNG: it is truncated or damaged .*; download it"),
-        (lambda p: at(p, 0).write_bytes(b"\x89PNG"), r"cannot read the image .*0001_GT_SRGB_010\.PNG: it is no PNG or"),
-        (lambda p: at(p, 0).write_bytes(b"GIF89a" + bytes(40)), r"it is no PNG or damaged"),
-        (repaint(picture("x")[..., 0]), r"0001_NOISY_SRGB_010\.PNG is no PNG of 8 bits and three colours"),
-        (repaint(picture(files(FIRST, "010")[0])), r"0001_GT_SRGB_010\.PNG and .* are equal in every pixel"),
-        (both_small, r"0001_GT_SRGB_010\.PNG has 31 x 80 pixels, less than a patch of 32 x 32"),
-    ],
-)
-def test_bad_images_get_one_sentence(tmp_path: Path, cache: Path, spoil: Spoil, sentence: str) -> None:
-    spoil(write_medium(tmp_path))
-    refused(sentence, lambda: medium(tmp_path))
-    assert not cache.exists() or kept(cache) == []
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda p: (p / "ValidationGtBlocksSrgb.mat").unlink(), r"ValidationGtBlocksSrgb\.mat is missing: SIDD's"),
-        (lambda p: write_validation(p, name="blocks"), r"Gt.*\.mat holds no variable ValidationGtBlocksSrgb"),
-        (lambda p: write_validation(p, change=lambda blocks: blocks[:1]), r"Gt.* uint8 of shape \(1, 3, .* not uint8"),
-        (lambda p: write_validation(p, change=lambda blocks: blocks / 255), r"is float64 of shape"),
-        (lambda p: os.truncate(p / "ValidationNoisyBlocksSrgb.mat", 900), r"cannot read .*Noisy.*damaged or no MAT"),
-        (lambda p: (p / "ValidationGtBlocksSrgb.mat").write_bytes(b"MATLAB"), r"cannot read .*damaged or no MAT file"),
-        (lambda p: write_validation(p, change=lambda blocks: blocks * 0), r"Gt.* and .*Noisy.* are equal in every"),
-    ],
-)
-def test_bad_blocks_get_one_sentence(tmp_path: Path, spoil: Spoil, sentence: str) -> None:
-    spoil(write_validation(tmp_path / "SIDD_Validation_Srgb"))
-    refused(sentence, lambda: load_images("sidd_validation", channels=None, data_root=tmp_path))
-
-
-def no_space(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setattr(mapped.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
-
-
-def full_disk(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(mapped.os, "fsync", full)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (no_space, r"cannot be kept in the cache folder .* \(not enough space\); set DENOISE_CACHE .* 0\.0 GiB free"),
-        (full_disk, r"cannot be kept in the cache folder .* \(No space left on device\)"),
-        (lambda monkeypatch, cache: cache.write_text("no folder"), r"cannot be kept .* can be written\."),
-        (lambda monkeypatch, cache: monkeypatch.setenv("DENOISE_CACHE", "off"), r"cache, which is off: set DENOISE_"),
-    ],
-)
-def test_a_cache_that_cannot_hold_them(
-    tmp_path: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    spoil: Callable[[pytest.MonkeyPatch, Path], object],
-    sentence: str,
-) -> None:
-    write_medium(tmp_path)
-    spoil(monkeypatch, cache)
-    refused(sentence, lambda: medium(tmp_path))
-    assert not cache.is_dir() or kept(cache) == []
-
-
-@pytest.mark.parametrize("name", ["sidd_medium", "sidd_validation"])
-def test_a_set_that_is_not_there_and_one_without_colour(tmp_path: Path, name: str) -> None:
-    for root in (tmp_path, None):
-        with pytest.raises(UserError, match=r"'SIDD_.*_Srgb', or use a folder of your own that holds the folders"):
-            load_images(name, channels=None, data_root=root)
-    write_medium(tmp_path)
-    write_validation(tmp_path)
-    with pytest.raises(UserError, match=r"\(SIDD\) are read in colour only; use --channels 3\."):
-        load_images(name, channels=1, data_root=tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def nothing_half_written(cache: Path) -> Iterator[None]:
-    yield
-    if cache.is_dir():
-        assert [one for one in cache.iterdir() if one.is_dir() and one.name.startswith(".")] == []
