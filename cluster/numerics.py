@@ -47,12 +47,11 @@ class Numerics:
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe with what is measured to be fastest. Says which and why; what the store has decides first."""
         spec = self.trials_of(recipe)[0].spec
-        alike = spec.method
-        shown = recipe.precision == "bf16" or method_class(alike).half_precision
-        refused = "" if shown or "precision" not in self.left_open else (
-            f" bf16 was not tried: nobody has shown that {alike} gives the same results in half precision."
-        )  # fmt: skip
-        choices = self._choices(recipe, shown)
+        half = recipe.precision == "bf16" or method_class(spec.method).half_precision
+        refused = ""
+        if "precision" in self.left_open and not half:
+            refused = f" bf16 was not tried: nobody has shown that {spec.method} gives the same results with it."
+        choices = self._choices(recipe, half)
         if len(choices) == 1:
             self.console.say(f"Numerics: {spelled(recipe)}.{refused}")
             return recipe
