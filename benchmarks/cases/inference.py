@@ -26,7 +26,7 @@ side = math.isqrt(int(sys.argv[1]))
 image = torch.rand(1, side, side)
 denoise_image(network, image[:, :256, :256])
 before, began = peak_memory_mb(), time.process_time()
-denoise_image(network, image)
+denoise_image(network, image, halo=network.reach)
 print(time.process_time() - began, peak_memory_mb() - 2 * image.numel() * 4 / 2**20)
 """
 
@@ -55,7 +55,7 @@ def network(precision: str, device: str) -> tuple[Call, Call]:
 
 def curves() -> Iterator[Curve]:
     yield Curve(
-        "one image through a U-Net, in tiles from 4 million on", "pixels", [4**power for power in range(8, 15)],
+        "one image through a U-Net, in tiles from 4 million pixels on", "pixels", [4**power for power in range(8, 15)],
         partial(of_program, PROGRAM),
     )  # fmt: skip
 
