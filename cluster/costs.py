@@ -114,7 +114,9 @@ def measured(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[
     torch.set_num_threads(1)
     try:
         method = create(spec.method, spec.config, spec.data.channels, spec.seed)
-        trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), spec.recipe, spec.seed)
+        # not compiled: compiling every setting here would take minutes, more than it makes the estimate better
+        recipe = replace(spec.recipe, compile=False)
+        trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), recipe, spec.seed)
         limit = MEASURED_S / 2 / len(trainer.stretches)
         per_step = [_seconds_of_a_step(trainer, index, limit) for index in range(len(trainer.stretches))]
         per_pixel = _seconds_of_a_pixel(method, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from cluster import costs
 from cluster.execution.one_training import RUNGS, validated_pixels
@@ -39,3 +40,15 @@ def test_a_measured_image_is_denoised_and_measured(monkeypatch: pytest.MonkeyPat
     recipe = method_class("neighbor2neighbor").recipes["smoke"]
     found = costs.measured(specify("neighbor2neighbor", {}, data, loaded.contents, recipe, 0), loaded, evaluations=1)
     assert found is not None and 1e-4 < found[1] < 60
+
+
+def test_nothing_is_compiled_for_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(self: torch.nn.Module) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    data = DataSpec(train="bundled_train[0:2]", test=("bundled_test[0:1]",))
+    loaded = load_data(data, None)
+    recipe = replace(method_class("neighbor2neighbor").recipes["smoke"], compile=True)
+    spec = specify("neighbor2neighbor", {}, data, loaded.contents, recipe, 0)
+    assert costs.measured(spec, loaded, evaluations=1) is not None
