@@ -1,6 +1,6 @@
 """A study's wall time against the time of its training steps on the same cores, and where the rest of it goes.
 
-    python benchmarks/study_time.py                          # 6 trainings of about 20 s
+    python benchmarks/study_time.py                          # 8 trainings of about 20 s, two of each setting
     python benchmarks/study_time.py --trainings 64           # a quarter of an hour
     python benchmarks/study_time.py --study gan2gan_losses --seconds 60 --precision bf16
 
