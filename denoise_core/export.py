@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import math
 import os
 import tempfile
 import uuid
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from denoise_core.errors import UserError
 from denoise_core.images.bundled import load_bundled
+from denoise_core.inference import ALIGNED
 from denoise_core.method import Method
 from denoise_core.model import Model, save_model
 from denoise_core.planes import Array
@@ -255,6 +257,7 @@ def _readme(model: Model, card: Card) -> str:
         "independent of the signal": assumes.signal_independent,
     }
     needs = ", ".join(name for name, needed in names.items() if needed) or "nothing in particular"
+    overlap = math.ceil(method.reach / ALIGNED) * ALIGNED
     cited = f"Please cite {method.citation.text}, {method.citation.url}." if method.citation else ""
     return f"""# {method.title}
 
@@ -262,7 +265,8 @@ def _readme(model: Model, card: Card) -> str:
 
 - **Input**: {"gray" if method.channels == 1 else "colour"} images of any size, values divided by the full range of
   their number type (8 bits: 255, 16 bits: 65535), one image at a time. Large images may be cut into tiles
-  that overlap by {method.reach} pixels on every side.
+  that overlap by {overlap} pixels on every side. Where they begin at multiples of {ALIGNED} pixels, they give what the
+  whole image gives.
 - **Output**: the denoised image, of the same size and in [0, 1].
 - **Noise**: the training takes it to be {needs}. Other noise than that of the training may stay or leave artefacts.
 - **Trained on**: {trained or "not recorded"}. Training {info.trial_id or "without a number"}, seed {info.seed}.

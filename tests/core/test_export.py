@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from denoise_core.errors import UserError
-from denoise_core.export import TOLERANCE, Card, export, obstacle
+from denoise_core.export import TOLERANCE, Card, _readme, export, obstacle
 from denoise_core.inference import turned
 from denoise_core.method import Method, create, method_class, methods
 from denoise_core.model import Model, ModelInfo, load
@@ -135,3 +135,10 @@ def test_the_model_zoo_accepts_and_runs_a_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as package:
         package.extract("model.safetensors", tmp_path)
     assert load(tmp_path / "model.safetensors").info.trial_id == "abc"
+
+
+@pytest.mark.parametrize(("name", "depth", "pixels"), [("neighbor2neighbor", 5, 128), ("neighbor2neighbor", 1, 32)])
+def test_the_package_says_how_far_tiles_overlap(name: str, depth: int, pixels: int) -> None:
+    method = create(name, {**method_class(name).recipes["smoke"].config, "depth": depth}, 1, 0)
+    text = " ".join(_readme(Model(method, ModelInfo()), CARD).split())
+    assert f"overlap by {pixels} pixels on every side. Where they begin at multiples of 32 pixels" in text
