@@ -126,7 +126,7 @@ class _Running:
     """A training whose steps are measured."""
 
     def __init__(self, spec: TrialSpec, data: LoadedData, device: torch.device):
-        self.device, self.clock = device, clock(device)
+        self.clock = clock(device)
         self.per_step: dict[int, list[float]] = {}
         self.repeat = 1
         self.first_s, self.losses = 0.0, dict[str, float]()
