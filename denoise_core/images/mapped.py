@@ -8,6 +8,7 @@ person removes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -38,6 +39,8 @@ FORMAT = 1
 """Part of every folder's name: folders of another layout are never found."""
 PARTS = ("clean", "noisy")
 SIDECAR = "patches.json"
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+"""What renaming a folder to the name of another that holds something fails with."""
 CPU = torch.device("cpu")
 
 
@@ -223,11 +226,26 @@ def _write(path: Path, conversion: Conversion) -> None:
                 file.flush()
                 os.fsync(file.fileno())  # so that a full network folder says so now
         (aside / SIDECAR).write_text(json.dumps(told))
-        if _opened(path) is None:  # it may have come from another process, where there are no locks
-            shutil.rmtree(path, ignore_errors=True)  # damaged
-            os.replace(aside, path)
+        _place_once(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _place_once(aside: Path, path: Path) -> None:
+    """Renames ``aside`` to ``path`` unless good patches lie there: where there are no locks, another may be first.
+
+    Renamed first and asked afterwards: what lies there may change between a question and a deed.
+    """
+    for last in (False, False, True):
+        try:
+            os.replace(aside, path)
+            return
+        except OSError as error:
+            if last or error.errno not in TAKEN:
+                raise
+        if _opened(path) is not None:
+            return
+        shutil.rmtree(path, ignore_errors=True)  # damaged
 
 
 def _digest(image: Array) -> str:

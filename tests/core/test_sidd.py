@@ -332,6 +332,35 @@ def test_many_may_ask_at_once(
         assert len(decoded) == 8
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_another_process_may_be_first_where_there_are_no_locks(
+    tmp_path: Path, cache: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """At the worst moment: after every question and just before the rename."""
+    fingerprint = medium(write_medium(tmp_path)).fingerprint
+    (folder,) = kept(cache)
+    shutil.move(cache / folder, tmp_path / "other")
+    if damaged:
+        (tmp_path / "other" / "noisy.npy").unlink()
+    rename = os.replace
+
+    def late(source: Path, target: Path) -> None:
+        if not target.exists() and source.parent == cache:
+            shutil.copytree(tmp_path / "other", target)
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped.os, "replace", late)
+        if damaged:  # again and again: it gives up with a sentence
+            with pytest.raises(UserError, match="cannot be kept in the cache folder"):
+                medium(tmp_path)
+        else:
+            assert in_memory(medium(tmp_path)).fingerprint == fingerprint
+    again = medium(tmp_path)
+    assert again.fingerprint == fingerprint == in_memory(again).fingerprint
+    assert kept(cache) == [folder]
+
+
 # --- validation blocks ------------------------------------------------------------------------------------------------
 
 
