@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cluster.cli import Options
@@ -14,8 +12,7 @@ from cluster.criteria import asked, judged_by, licensed
 from cluster.plan import change
 from cluster.study import Study
 from denoise_core.errors import UserError
-from denoise_core.images.frames import PREFIX
-from denoise_core.images.named import load_images
+from denoise_core.images.named import absolute, load_images
 from denoise_core.method import method_class
 from denoise_core.noise.models import RECORDED, simulated_noise
 from denoise_core.specification import DataSpec, LoadedData, load_data
@@ -103,8 +100,4 @@ def _absolute(value: Any) -> Any:
     """Paths of folders as every worker understands them; names and numbers as they are."""
     if isinstance(value, tuple):
         return tuple(_absolute(one) for one in value)
-    if isinstance(value, str) and value.startswith(PREFIX):
-        return PREFIX + _absolute(value.removeprefix(PREFIX))
-    if isinstance(value, str) and (os.sep in value or Path(value.partition("[")[0] or ".").is_dir()):
-        return str(Path(value).expanduser().absolute())
-    return value
+    return absolute(value) if isinstance(value, str) else value

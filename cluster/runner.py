@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -42,6 +41,7 @@ from cluster.searching import known_outcomes, search_settings, suggested
 from cluster.settings import recipe_of, with_settings
 from cluster.study import Study
 from denoise_core.errors import UserError
+from denoise_core.images.named import folder_of
 from denoise_core.method import Recipe
 from denoise_core.specification import DataSpec
 
@@ -89,7 +89,7 @@ class Runner:
     def needs(self) -> Needs:
         """What every node must have."""
         sets = [name for one in self.data for name in (one.spec.train, one.spec.clean, *one.spec.test) if name]
-        folders = [name.partition("[")[0] for name in sets if os.path.isabs(name)]
+        folders = [str(folder) for name in sets if (folder := folder_of(name)).is_absolute()]
         folders += [str(self.options.data_root)] if self.options.data_root else []
         return Needs(self.store.location, tuple(dict.fromkeys(folders)))
 

@@ -207,8 +207,8 @@ def _description(model: Model, folder: Path, card: Card) -> Any:
             documentation=v0_5.FileDescr(source=readme),
             attachments=[file("model.safetensors")],
             tags=["denoising", "self-supervised", "image-restoration", model.method.name],
-            inputs=[_tensor(v0_5, model.method, INPUT, file)],
-            outputs=[_tensor(v0_5, model.method, OUTPUT, file)],
+            inputs=[_tensor(v0_5, model, INPUT, file)],
+            outputs=[_tensor(v0_5, model, OUTPUT, file)],
             weights=v0_5.WeightsDescr(
                 torchscript=v0_5.TorchscriptWeightsDescr(
                     source=script_file, pytorch_version=v0_5.Version(torch.__version__.partition("+")[0])
@@ -218,9 +218,9 @@ def _description(model: Model, folder: Path, card: Card) -> Any:
         )
 
 
-def _tensor(v0_5: Any, method: Method, name: str, file: Callable[[str], Any]) -> Any:
+def _tensor(v0_5: Any, model: Model, name: str, file: Callable[[str], Any]) -> Any:
     """Input or output: batch of one, channels, rows and columns of any number."""
-    names = ["gray"] if method.channels == 1 else ["red", "green", "blue"]
+    names = ["gray"] if model.method.channels == 1 else ["red", "green", "blue"]
     axes: list[Any] = [v0_5.BatchAxis(size=1), v0_5.ChannelAxis(channel_names=names)]
     for side in ("y", "x"):
         if name == INPUT:
@@ -232,7 +232,7 @@ def _tensor(v0_5: Any, method: Method, name: str, file: Callable[[str], Any]) ->
     kind = v0_5.InputTensorDescr if name == INPUT else v0_5.OutputTensorDescr
     return kind(
         id=v0_5.TensorId(name), axes=axes, test_tensor=file(f"{name}.npy"),
-        description="values in [0, 1]: those of a file divided by the full range of its number type",
+        description=f"values in [0, 1]: those of a file divided by {_divisor(model)}",
         data=v0_5.IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0)),
     )  # fmt: skip
 
@@ -263,10 +263,9 @@ def _readme(model: Model, card: Card) -> str:
 
 {card.description or "An image denoiser."} {cited}
 
-- **Input**: {"gray" if method.channels == 1 else "colour"} images of any size, values divided by the full range of
-  their number type (8 bits: 255, 16 bits: 65535), one image at a time. Large images may be cut into tiles
-  that overlap by {overlap} pixels on every side. Where they begin at multiples of {ALIGNED} pixels, they give what the
-  whole image gives.
+- **Input**: {"gray" if method.channels == 1 else "colour"} images of any size, values divided by {_divisor(model)},
+  one image at a time. Large images may be cut into tiles that overlap by {overlap} pixels on every side. Where they
+  begin at multiples of {ALIGNED} pixels, they give what the whole image gives.
 - **Output**: the denoised image, of the same size and in [0, 1].
 - **Noise**: the training takes it to be {needs}. Other noise than that of the training may stay or leave artefacts.
 - **Trained on**: {trained or "not recorded"}. Training {info.trial_id or "without a number"}, seed {info.seed}.
@@ -279,6 +278,11 @@ def _readme(model: Model, card: Card) -> str:
 
 Check a use on images whose truth is known, or on repeated frames: a denoiser can invent structure where there is none.
 """
+
+
+def _divisor(model: Model) -> str:
+    white = model.white
+    return f"{white:g}" if white else "the full range of its number type (8 bits: 255, 16 bits: 65535)"
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from denoise_core.errors import UserError, nearest
+from denoise_core.images.named import view_of
 from denoise_core.images.windows import FULL_RANGE, OFFSET, WINDOWS, to_window
 from denoise_core.inference import MAX_PIXELS, tiles
 from denoise_core.method import Method, create, method_class
@@ -107,6 +109,13 @@ class Model:
     def save(self, path: Path | str) -> None:
         """Writes the model aside and renames it, so that it is whole or not there."""
         save_model(path, self.method, self.info)
+
+    @property
+    def white(self) -> float | None:
+        """The value of the training images' files that counted as 1, where it was given with their name."""
+        with suppress(UserError):
+            return view_of(str(self.info.data.get("train", "")), None).white
+        return None
 
     def set_parameters(self, values: Mapping[str, Any]) -> None:
         """Other values of parameters that act at inference only. Raises UserError."""
@@ -213,8 +222,9 @@ class Model:
         if other or high > EXCESS * known.high:
             raise UserError(
                 f"{name} has another range than the training images: its values go up to {high * scale:g}, which "
-                f"counts as {high:.3g}, where training saw up to {known.high:.3g}: give the value that is to count "
-                "as 1 with --white (in Python white=), or use a model that was trained on such images."
+                f"counts as {high:.3g}, where training saw up to {known.high:.3g}: give the value that is to count as "
+                f"1 with --white{f' {self.white:g}, as in training,' if self.white else ''} (in Python white=), or use "
+                "a model that was trained on such images."
             )
 
 

@@ -178,7 +178,7 @@ def _check_criteria(spec: DataSpec) -> None:
 
 
 def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
-    """Raises UserError where the first image of a set does not suit the noise or a Hounsfield window."""
+    """Raises UserError where a set does not suit the noise or a Hounsfield window, of which parts may show only air."""
     for images in sets:
         image = images.pixels[0]
         for noise in {spec.noise, spec.test_noise} - {""}:
@@ -186,11 +186,12 @@ def _check_suitable(spec: DataSpec, *sets: ImageSet) -> None:
                 shown = image[None] if model.whole_image else image[None, :, :8, :8]  # such as colour noise on gray
                 model(shown, generator("suitable", images.name))
         if spec.window:
-            inside = ((seen := to_window(image, spec.window)) > 0) & (seen < 1)
-            if inside.float().mean() < SEEN_IN_WINDOW:
+            windows = (to_window(one, spec.window) for one in images.pixels)
+            if not any(((seen > 0) & (seen < 1)).float().mean() >= SEEN_IN_WINDOW for seen in windows):
                 raise UserError(
-                    f"Almost nothing of {images.ids[0]} of {images.name} lies inside the {spec.window} window: it is "
-                    "for CT images whose 16-bit values are HU + 1024; give such images, or --set window= to do without."
+                    f"Almost nothing of the images of {images.name} lies inside the {spec.window} window: it is for CT "
+                    "images whose 16-bit values are HU + 1024, without @white=; give such images, or --set window= to "
+                    "do without."
                 )
 
 

@@ -37,6 +37,7 @@ FENCE = re.compile(
 SCRIPT = re.compile(r"studies/\w+\.py")
 BETWEEN = {"&&", "||", "|", ";", "&"}
 SIDE, SCENES, FRAMES, SIGMA = 128, 6, 3, 20 / 255
+ONE = 400
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def check_flags(words: list[str]) -> int:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the pages have it: noisy images, scenes that were recorded repeatedly, pairs, a stack, 12 bits."""
+    """A folder as the pages have it: noisy images, repeated frames, pairs, a stack, 12 bits, one large image."""
     monkeypatch.chdir(tmp_path)
     for name in ("DENOISE_DATA", "DENOISE_DATA_URL", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
@@ -117,6 +118,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tifffile.imwrite(name, noisy[0])
         tifffile.imwrite(f"my/pairs/gt/{number}.tif", to_16_bit(clean))
         tifffile.imwrite(f"my/camera/{number}.tif", noisy[0] // 16)
+    large = np.tile(bundled[0][0].numpy(), (2, 2))[:ONE, :ONE]
+    Path("my/one").mkdir()
+    tifffile.imwrite("my/one/large.tif", to_16_bit(large + SIGMA * draw.standard_normal(large.shape)))
     tifffile.imwrite("my/stack.tif", np.stack([tifffile.imread(f"my/images/{one}.tif") for one in range(3)]))
     return tmp_path
 

@@ -39,12 +39,16 @@ def run(flags: argparse.Namespace, console: Console) -> int:
     """Reports; the exit status is 1 where repeats are refused. Raises UserError."""
     from cluster.report.noise_page import write_noise_page
     from denoise_core.images.frames import load_frames
+    from denoise_core.images.named import parted
     from denoise_core.noise.report import noise_report
 
     if flags.html is not None and flags.html.is_dir():
         raise UserError(f"--html {flags.html} is a folder; give the name of a file, such as {flags.html}/noise.html.")
     if flags.repeats:
-        names, scenes = load_frames(Path(flags.path).expanduser(), flags.channels)
+        folder, view = parted(flags.path)
+        if view.parts is not None:
+            raise UserError(f"Frames are measured whole: leave parts={view.parts} out.")
+        names, scenes = load_frames(Path(folder).expanduser(), flags.channels, view.white)
         images: Sequence[Tensor] = [scene[0] for scene in scenes]
     else:
         scenes = []

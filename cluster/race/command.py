@@ -30,7 +30,8 @@ from cluster.results.store import Store
 from denoise_core.errors import UserError
 from denoise_core.images.frames import FRAMES, PREFIX
 from denoise_core.images.image_set import ImageSet
-from denoise_core.images.named import load_images
+from denoise_core.images.named import absolute, load_images, parted, view_of
+from denoise_core.images.view import side_for
 from denoise_core.method import method_class
 from denoise_core.metrics.clean_free import AUTO, Choice
 from denoise_core.noise.models import RECORDED
@@ -41,6 +42,10 @@ STUDY = "which_method"
 QUESTION = "Which method for these images?"
 LEAST_IMAGES = 4
 """Fewer cannot be parted into images to learn from and images to judge on."""
+CUT_INTO = (16, 12, 8, LEAST_IMAGES)
+"""So many parts or more, or else fewer, are made of fewer images."""
+SIDES = (96, 512)
+"""Side of a part in pixels, at least and at most."""
 LEAST_JUDGED = 2
 UNTRUSTED = "whiteness"
 """Measured where no criterion can be trusted; nobody is ranked by it."""
@@ -135,25 +140,22 @@ class Command:
     def data(self) -> LoadedData:
         """Images to learn from and images to judge on, with the criterion that these license."""
         flags, root = self.flags, self._root
-        noisy = _absolute(flags.noisy)
+        noisy = absolute(flags.noisy)
         images = load_images(noisy, channels=flags.channels, data_root=root)
         if flags.repeats and flags.noise:
             raise UserError("--repeats are recorded frames, --noise is simulated noise: give one of them.")
         if len(images) < LEAST_IMAGES and not flags.repeats:
-            raise UserError(
-                f"{flags.noisy} has {len(images)} image(s), and a race needs {LEAST_IMAGES} or more, since some are "
-                "kept to judge on: give more images, or cut large ones into parts. denoise-studies noise measures even "
-                "one image."
-            )
+            noisy = self._cut(noisy, images)
+            images = load_images(noisy, channels=flags.channels, data_root=root)
         whole, numbers = _numbered(noisy, images, flags.channels, root)
         held = max(2, round(len(images) / 3))
         places = [(2 * number + 1) * len(images) // (2 * held) for number in range(held)]
         rest = [number for number in range(len(images)) if number not in places]
         learned, judged = (_some(whole, [numbers[place] for place in some]) for some in (rest, places))
         if flags.repeats:  # they are to be judged on, so there is more to learn from
-            learned, judged = noisy, f"{PREFIX}{Path(flags.repeats).expanduser().absolute()}"
+            learned, judged = noisy, absolute(PREFIX + flags.repeats)
         given = {
-            "train": learned, "test": (judged,), "clean": _absolute(flags.clean) if flags.clean else "",
+            "train": learned, "test": (judged,), "clean": absolute(flags.clean) if flags.clean else "",
             "noise": flags.noise or RECORDED, "noise_realisation": "frozen", "channels": images.channels,
             "criteria": (flags.criterion,),
         }  # fmt: skip
@@ -165,6 +167,23 @@ class Command:
                 f"{LEAST_JUDGED} or more."
             )
         return loaded
+
+    def _cut(self, noisy: str, images: ImageSet) -> str:
+        """The name of parts of the images, where there are too few. Raises UserError where they are too small."""
+        name, view = parted(noisy, self._root)
+        side = next((one for count in CUT_INTO if (one := side_for(images.shapes, count)) and one >= SIDES[0]), None)
+        if side is None or noisy.endswith("]") or view.parts is not None:
+            raise UserError(
+                f"{self.flags.noisy} has {len(images)} image(s), and a race needs {LEAST_IMAGES} or more, since some "
+                "are kept to judge on: give more images, or cut large ones into squares, as 256 pixels wide with "
+                f"{name.partition('[')[0]}@parts=256. denoise-studies noise measures even one image."
+            )
+        side = min(side, SIDES[1])
+        self.console.say(
+            f"{len(images)} image{'s' * (len(images) != 1)}: cut into parts of {side} x {side} pixels, to learn from "
+            "some and to judge on others."
+        )
+        return f"{name}{replace(view, parts=side)}"
 
     @property
     def _seen(self) -> Scenes:
@@ -277,10 +296,12 @@ class Command:
         return write_page(outcome, folder / f"{STUDY}-{_name(self.data)}.html")
 
     def _images(self) -> str:
-        return (
-            f"{len(self.data.train)} images to learn from, {len(self.data.test[0])} others to judge on; the methods "
-            "never saw these."
-        )
+        data = self.data
+        counts = f"{len(data.train)} images to learn from, {len(data.test[0])} others to judge on"
+        found = f"{counts}; the methods never saw these."
+        if view_of(data.spec.train, self._root).parts is None:
+            return found
+        return f"{found} They are parts of larger images: what is found holds for these, not for others."
 
     def _export(self, store: Store, trial: PlannedTrial, several: bool) -> str:
         """Writes a model file, where there are ``several`` with the training's id in its name; returns what to type."""
@@ -290,7 +311,8 @@ class Command:
             path = path.with_name(f"{path.stem}-{trial.spec.method}-{trial.spec.trial_id[:6]}{SUFFIX}")
         path.parent.mkdir(parents=True, exist_ok=True)
         model_of_trial(store, trial.spec.trial_id, self._root).save(path)
-        return f"denoise-studies denoise {shlex.quote(str(path))} IN OUT"
+        white = view_of(self.flags.noisy, self._root).white
+        return f"denoise-studies denoise {shlex.quote(str(path))} IN OUT" + (f" --white {white:g}" if white else "")
 
 
 def _truth(store: Store, lap: Lap) -> dict[Entrant, float]:
@@ -320,11 +342,6 @@ def _numbered(name: str, images: ImageSet, channels: int | None, root: Path | No
 def _some(name: str, places: Sequence[int]) -> str:
     """The images of a set at these places."""
     return f"{name}[{','.join(map(str, places))}]"
-
-
-def _absolute(name: str) -> str:
-    folder = name.partition("[")[0]
-    return str(Path(name).expanduser().absolute()) if Path(folder or ".").expanduser().is_dir() else name
 
 
 def _name(data: LoadedData) -> str:

@@ -1,7 +1,8 @@
 """A folder of image files as an :class:`ImageSet`.
 
 Range rule: the divisor is the full range of the file's number type, never the image's own maximum, so that images stay
-comparable. 8-bit values are divided by 255, 16-bit values by 65535; floats must lie in [0, 1] already.
+comparable. 8-bit values are divided by 255, 16-bit values by 65535; floats must lie in [0, 1] already. Where a
+``white`` is given, values of any number type are divided by it instead.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tifffile
@@ -38,13 +40,16 @@ GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
 Array = NDArray[Any]
 
 
-def load_folder(path: Path | str, channels: int | None = None, *, skip: Sequence[str] = ()) -> ImageSet:
+def load_folder(
+    path: Path | str, channels: int | None = None, *, skip: Sequence[str] = (), white: float | None = None
+) -> ImageSet:
     """The images that lie directly in ``path``, sorted by file name; hidden and other files are ignored.
 
     Reads PNG, JPEG, TIFF and NPY, gray or colour; an alpha channel is dropped if it is constant. A file with several
     pages, (pages, H, W[, C]), gives the images ``name#000``, ``name#001``, ...; the id of any other is the file name
     without its suffix. ``channels=1`` makes colour gray with :data:`GRAY_WEIGHTS`, ``channels=3`` repeats gray, None
-    keeps the files as they are. ``skip`` names files that are left out.
+    keeps the files as they are. ``skip`` names files that are left out. ``white`` is the value that counts as 1, where
+    that is not the full range of the files' number type.
 
     A folder without images, but with two folders ``noisy`` and ``gt`` of files of the same names, holds recorded pairs:
     those of ``gt`` are the images, the others their ``noisy`` versions.
@@ -54,10 +59,12 @@ def load_folder(path: Path | str, channels: int | None = None, *, skip: Sequence
     folder = Path(path)
     _check_channels(channels)
     if _holds_pairs(folder):
-        return paired(folder, *(load_folder(folder / part, channels, skip=skip) for part in (CLEAN, NOISY)))
+        return paired(
+            folder, *(load_folder(folder / part, channels, skip=skip, white=white) for part in (CLEAN, NOISY))
+        )
     files = _image_files(folder, skip)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # the decoders release the GIL
-        images = _within_memory(folder, len(files), pool.map(_read_file, files))
+        images = _within_memory(folder, len(files), pool.map(partial(_read_file, white=white), files))
     names, pixels = [name for name, _ in images], [image for _, image in images]
     if channels is None:
         _refuse_mixture(folder, names, pixels)
@@ -141,7 +148,7 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     return torch.einsum("c,chw->hw", torch.tensor(GRAY_WEIGHTS), image)[None].clamp(0, 1)
 
 
-def _read_file(path: Path) -> list[tuple[str, Tensor]]:
+def _read_file(path: Path, white: float | None = None) -> list[tuple[str, Tensor]]:
     """(id, pixels) of every page of a file."""
     try:
         arrays = list(READERS[path.suffix.lower()](path))
@@ -154,7 +161,8 @@ def _read_file(path: Path) -> list[tuple[str, Tensor]]:
             "save it again (TIFF: uncompressed or Deflate) or remove it from the folder."
         ) from error
     pages = len(arrays)
-    return [(f"{path.stem}#{i:03d}" if pages > 1 else path.stem, _to_tensor(a, path)) for i, a in enumerate(arrays)]
+    names = [f"{path.stem}#{number:03d}" if pages > 1 else path.stem for number in range(pages)]
+    return [(name, _to_tensor(array, path, white)) for name, array in zip(names, arrays, strict=True)]
 
 
 def _read_pillow(path: Path, open_file: Callable[[Path], Image]) -> Iterator[Array]:
@@ -230,7 +238,7 @@ def _check_size(path: Path, height: int, width: int) -> None:
         raise UserError(f"{path} holds no pixels (its size is {height} x {width}); remove it from the folder.")
 
 
-def _to_tensor(array: Array, path: Path) -> Tensor:
+def _to_tensor(array: Array, path: Path, white: float | None) -> Tensor:
     """(H, W) or (H, W, C) of a file's own type to (1 or 3, H, W) float32 in [0, 1]."""
     values = array[..., None] if array.ndim == 2 else array
     if values.shape[-1] in (2, 4):
@@ -240,22 +248,36 @@ def _to_tensor(array: Array, path: Path) -> Tensor:
         values = values[..., :-1]
     if values.shape[-1] not in (1, 3):
         raise UserError(f"{path} has {values.shape[-1]} channels; save it as gray (1) or RGB (3).")
-    return torch.from_numpy(np.ascontiguousarray(_unit_range(values, path).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(_unit_range(values, path, white).transpose(2, 0, 1)))
 
 
-def _unit_range(values: Array, path: Path) -> NDArray[np.float32]:
-    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        return values.astype(np.float32) / np.float32(255 if values.dtype.itemsize == 1 else 65535)
-    if values.dtype.kind != "f":
+def _unit_range(values: Array, path: Path, white: float | None) -> NDArray[np.float32]:
+    whole = values.dtype.kind == "u" and values.dtype.itemsize <= 2
+    if not whole and values.dtype.kind != "f":
         raise UserError(
             f"{path} has pixels of type {values.dtype.name}; save it as unsigned 8-bit or 16-bit, or float in [0, 1]."
+        )
+    full = float(np.iinfo(values.dtype).max) if whole else 1.0
+    if white is not None and whole and white > full:
+        raise UserError(
+            f"{path} has pixels of type {values.dtype.name}, so white={white:g} is not allowed: give at most {full:g}."
         )
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(low + high):
         raise UserError(f"{path} holds NaN or infinite pixels; replace them by finite values in [0, 1].")
-    if low < 0 or high > 1:
+    if low < 0 or high > (white or full):
+        _refuse_range(path, low, high, white)
+    return values.astype(np.float32) / np.float32(white or full)
+
+
+def _refuse_range(path: Path, low: float, high: float, white: float | None) -> NoReturn:
+    if white is None:
         raise UserError(
-            f"{path} has float pixels from {low:g} to {high:g}, but floats must lie in [0, 1]; "
-            "divide all images of the set by the same number (the full range of the sensor)."
+            f"{path} has float pixels from {low:g} to {high:g}, but floats must lie in [0, 1]; write after the name of "
+            "the set which value counts as 1 (the full range of the sensor), as @white=4095, or divide all images of "
+            "the set by it."
         )
-    return values.astype(np.float32)
+    raise UserError(
+        f"{path} has pixels from {low:g} to {high:g}, but values from 0 to white={white:g} are expected; "
+        + ("subtract what makes them positive from all images of the set." if low < 0 else "give a larger white.")
+    )

@@ -17,9 +17,9 @@ PREFIX = "frames:"
 FRAMES = "one sub-folder, or one TIFF stack, of frames for each scene"
 
 
-def load_frames_set(folder: Path, channels: int | None) -> ImageSet:
+def load_frames_set(folder: Path, channels: int | None, white: float | None = None) -> ImageSet:
     """The scenes of a folder as noisy images: the first frame of each, with the further ones. Raises UserError."""
-    names, scenes = load_frames(folder, channels)
+    names, scenes = load_frames(folder, channels, white)
     for name, frames in zip(names, scenes, strict=True):
         if len(frames) < 2 or len({frame.shape for frame in frames}) > 1:
             raise UserError(
@@ -30,7 +30,9 @@ def load_frames_set(folder: Path, channels: int | None) -> ImageSet:
     return ImageSet(folder.resolve().name, tuple(names), tuple(frames[0] for frames in scenes), frames=further)
 
 
-def load_frames(folder: Path, channels: int | None) -> tuple[Sequence[str], list[list[Tensor]]]:
+def load_frames(
+    folder: Path, channels: int | None, white: float | None = None
+) -> tuple[Sequence[str], list[list[Tensor]]]:
     """Names of the scenes, and the frames of each. Raises UserError for a folder that is laid out otherwise."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; with --repeats it must hold {FRAMES}.")
@@ -42,10 +44,10 @@ def load_frames(folder: Path, channels: int | None) -> tuple[Sequence[str], list
             f"hold {FRAMES}, and nothing else."
         )
     if below:
-        return [one.name for one in below], [list(load_folder(one, channels).pixels) for one in below]
+        return [one.name for one in below], [list(load_folder(one, channels, white=white).pixels) for one in below]
     for file in files:
         _check_axes(file)
-    loaded = load_folder(folder, channels)
+    loaded = load_folder(folder, channels, white=white)
     scenes: dict[str, list[Tensor]] = {}
     for name, frame in zip(loaded.ids, loaded.pixels, strict=True):
         scenes.setdefault(name.rpartition("#")[0] or name, []).append(frame)

@@ -17,6 +17,7 @@ from denoise_core.images.generated import GENERATED, load_generated
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.phantom import PHANTOM, load_phantom
 from denoise_core.images.sidd import holds_medium, holds_validation, load_medium, load_validation, validation_folder
+from denoise_core.images.view import View, cut, split_view
 
 
 @dataclass(frozen=True)
@@ -95,30 +96,62 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     and any folder that is laid out like them (denoise_core.images.sidd). ``frames:PATH`` are repeated frames
     (denoise_core.images.frames).
 
-    A selection may follow, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order
-    as in Python, each image at most once. It becomes part of the set's name. A folder whose own name ends in brackets
-    is that folder.
+    How the images are to be taken may follow, ``my/camera@white=4095,parts=512`` (denoise_core.images.view), and then a
+    selection, ``em_isbi2012[0:6]`` or ``bsd68[::2,1]``: indices and slices of the images in their order as in Python,
+    each image at most once. Both become part of the set's name. A folder whose own name looks so is that folder.
 
     Raises UserError for an unknown or missing set, colour wanted from a gray set, a selection that is malformed or
-    selects nothing or an image twice, and what load_folder refuses.
+    selects nothing or an image twice, a white for a set that is not read from files, and what load_folder refuses.
     """
-    name, bracket, selection = _split_selection(name_or_path, data_root)
+    whole, bracket, selection = _split_selection(name_or_path, data_root)
+    name, view = parted(whole, data_root)
+    images = _load_whole(name, channels, data_root, view.white)
+    if view.parts is not None:
+        images = cut(images, view.parts)
+    if str(view):
+        images = replace(images, name=f"{images.name}{view}")
     if not bracket:
-        return _load_whole(name, channels, data_root)
+        return images
     if not selection.endswith("]"):
         raise UserError(
-            f"the selection of images in {name_or_path!r} does not end in ]; write it like {name}[0:6] or {name}[::2]."
+            f"the selection of images in {name_or_path!r} does not end in ]; write it like {whole}[0:6] or "
+            f"{whole}[::2]."
         )
-    images = _load_whole(name, channels, data_root)
     indices = _selected(images, selection[:-1])
     return images.subset(indices, f"{images.name}[{selection}")
 
 
+def absolute(name_or_path: str) -> str:
+    """The same images for whoever works in another folder: a path becomes absolute, a name stays."""
+    if name_or_path.startswith(PREFIX):
+        return PREFIX + str(Path(name_or_path.removeprefix(PREFIX)).expanduser().absolute())
+    is_path = os.sep in name_or_path or (name_or_path and folder_of(name_or_path).is_dir())
+    return str(Path(name_or_path).expanduser().absolute()) if is_path else name_or_path
+
+
+def folder_of(name_or_path: str) -> Path:
+    """The folder that a path means: without view and selection, and without ``frames:``."""
+    whole = _split_selection(name_or_path.removeprefix(PREFIX), None)[0]
+    return Path(parted(whole)[0]).expanduser()
+
+
+def view_of(name_or_path: str, data_root: Path | None) -> View:
+    """How the images are to be taken. Raises UserError for a view that is malformed."""
+    return parted(_split_selection(name_or_path, data_root)[0], data_root)[1]
+
+
+def parted(text: str, data_root: Path | None = None) -> tuple[str, View]:
+    """Name or path, and view, of a text without selection. Raises UserError for a view that is malformed."""
+    return (text, View()) if _is_folder(text, data_root) else split_view(text)
+
+
+def _is_folder(text: str, data_root: Path | None) -> bool:
+    return bool(text) and any(one.is_dir() for one in (Path(text).expanduser(), (data_root or Path()) / text))
+
+
 def _split_selection(text: str, data_root: Path | None) -> tuple[str, str, str]:
     """(name or path, "[" or nothing, the rest)."""
-    folders = [Path(text).expanduser(), *([data_root / text] if data_root else [])]
-    last = text.rpartition(os.sep)[2]
-    if "[" not in last or any(folder.is_dir() for folder in folders):
+    if "[" not in text.rpartition(os.sep)[2] or _is_folder(text, data_root):
         return text, "", ""
     return text.rpartition("[")
 
@@ -149,9 +182,11 @@ def _selected(images: ImageSet, selection: str) -> list[int]:
     return chosen
 
 
-def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None) -> ImageSet:
+def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None, white: float | None) -> ImageSet:
     if name_or_path.startswith(PREFIX):
-        return load_frames_set(Path(name_or_path.removeprefix(PREFIX)).expanduser(), channels)
+        return load_frames_set(Path(name_or_path.removeprefix(PREFIX)).expanduser(), channels, white)
+    if name_or_path in (*BUNDLED, *GENERATED, PHANTOM, *KNOWN):
+        _refuse_white(name_or_path, white)
     if name_or_path in BUNDLED:
         return load_bundled(name_or_path, channels)
     if name_or_path in GENERATED:
@@ -161,24 +196,29 @@ def _load_whole(name_or_path: str, channels: int | None, data_root: Path | None)
     if name_or_path in KNOWN:
         return _load_known(name_or_path, channels, data_root)
     if "/" in name_or_path or os.sep in name_or_path:
-        return _load_path(Path(name_or_path).expanduser(), channels)
+        return _load_path(Path(name_or_path).expanduser(), channels, white)
     for folder in [data_root / name_or_path] if data_root and name_or_path else []:
         if folder.is_dir():
-            return _load_path(folder, channels)
+            return _load_path(folder, channels, white)
     if name_or_path and Path(name_or_path).is_dir():
-        return _load_path(Path(name_or_path), channels)
+        return _load_path(Path(name_or_path), channels, white)
     raise UserError(
         f"unknown image set {name_or_path!r}: {nearest(name_or_path, [*BUNDLED, *GENERATED, PHANTOM, *KNOWN])}; "
         "give one of these names or the path of a folder."
     )
 
 
-def _load_path(folder: Path, channels: int | None) -> ImageSet:
-    if holds_medium(folder):
-        return load_medium(folder, channels)
-    if holds_validation(folder):
-        return load_validation(folder, channels)
-    return load_folder(folder, channels)
+def _refuse_white(name: object, white: float | None) -> None:
+    if white is not None:
+        raise UserError(f"the range of {name} is known: leave @white={white:g} out.")
+
+
+def _load_path(folder: Path, channels: int | None, white: float | None) -> ImageSet:
+    for holds, load in ((holds_medium, load_medium), (holds_validation, load_validation)):
+        if holds(folder):
+            _refuse_white(folder, white)
+            return load(folder, channels)
+    return load_folder(folder, channels, white=white)
 
 
 def _load_known(name: str, channels: int | None, data_root: Path | None) -> ImageSet:

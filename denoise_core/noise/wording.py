@@ -120,7 +120,9 @@ def stored_bits(report: NoiseReport) -> int:
         return 0
     multiple = round(report.step * 65535)
     if multiple > 1 and multiple & (multiple - 1) == 0 and multiple <= 64:
-        return 17 - multiple.bit_length()  # shifted to the upper end
+        bits = 17 - multiple.bit_length()
+        own = abs(report.step - 1 / (2**bits - 1)) < abs(report.step - multiple / 65535)
+        return 0 if own else bits  # divided by their own range, or shifted to the upper end of 16 bits
     largest = round(report.ends[1] * 65535)
     if abs(report.step * 65535 - 1) < 0.1 and 255 < largest < 16384:
         return max(10, (largest).bit_length())
@@ -133,7 +135,7 @@ def bit_place(report: NoiseReport) -> str:
         return "they take the whole range, with the lowest bits empty"
     return (
         f"the largest value is {report.ends[1] * 65535:.0f} of 65535, so intensities and levels in [0, 1] look small; "
-        f"divide by {2 ** stored_bits(report) - 1} for their full range"
+        f"write @white={2 ** stored_bits(report) - 1} after the folder's name for their full range"
     )
 
 

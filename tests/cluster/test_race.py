@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import cluster.commands
 from cluster.agreement.command import main as agreement
 from cluster.agreement.evidence import Measured, evidence
 from cluster.console import Console
@@ -146,9 +147,29 @@ def test_repeated_frames_judge(here: None, tmp_path: Path, capsys: pytest.Captur
     assert "give one of them" in capsys.readouterr().err
 
 
+def test_one_large_image_of_12_bits(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean, draw = load_images("bundled_test", channels=1, data_root=None).pixels[0], np.random.default_rng(0)
+    values = (0.1 + 0.8 * clean[0, :200, :240].numpy() + draw.normal(0, 0.05, (200, 240))).clip(0, 1) * 4095
+    (tmp_path / "my").mkdir()
+    np.save(tmp_path / "my" / "cell.npy", values.round().astype(np.uint16))
+    noisy = ["--noisy", f"{tmp_path}/my@white=4095", "--budget", "smoke", "--settings", "1"]
+    model = ["--store", str(tmp_path / "store"), "--model", str(tmp_path / "winner.safetensors")]
+    assert main([*noisy, *model]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1 image: cut into parts of 100 x 100 pixels" in printed
+    page = next((tmp_path / "store" / "reports").glob("*.html")).read_text()
+    assert "2 images to learn from, 2 others to judge on" in page and "parts of larger images" in page
+    used = f"{tmp_path}/winner.safetensors {tmp_path}/my/cell.npy {tmp_path}/denoised.npy --white 4095"
+    if "denoise-studies denoise" in printed:  # a winner that is trained
+        assert "winner.safetensors IN OUT --white 4095" in printed
+        assert cluster.commands.main(["denoise", *used.split()]) == 0
+        assert np.load(tmp_path / "denoised.npy").std() > 100
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, sentence in (
         (["--noisy", "bundled_test[0:2]"], "has 2 image(s), and a race needs 4 or more"),
+        (["--noisy", "bundled_test[0:2]"], "with bundled_test@parts=256."),
         (["--noisy", NOISY, "--noise", "gauss25", "--criterion", "upsn"], "There is no criterion 'upsn'"),
         (["--noisy", NOISY, "--minutes", "0"], "must be more than 0"),
         (["--noisy", str(tmp_path / "nothing")], "does not exist"),

@@ -220,6 +220,14 @@ def test_twelve_bits_in_files_of_sixteen() -> None:
     assert stored_bits(noise_report([stored(image, 65535) for image in noisy("gauss25")])) == 0
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_values_that_are_divided_by_their_own_range_are_no_part_of_sixteen_bits(bits: int) -> None:
+    full = 2**bits - 1
+    own = [stored(image, full) for image in noisy("gauss25")]
+    shifted = [image * full * 2 ** (16 - bits) / 65535 for image in own]
+    assert (stored_bits(noise_report(own)), stored_bits(noise_report(shifted))) == (0, bits)
+
+
 # ---- bad input ----
 
 
