@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from denoise_core.errors import UserError
 from denoise_core.images.image_set import ImageSet
-from denoise_core.images.named import load_images
+from denoise_core.images.named import check_same_view, load_images
 from denoise_core.images.recorded import RecordedNoiseSource
 from denoise_core.images.source import ImageSource, SimulatedNoiseSource
 from denoise_core.images.transductive import with_test_images
@@ -124,6 +124,7 @@ def load_data(spec: DataSpec, data_root: Path | None) -> LoadedData:
     for noise in filter(None, (spec.noise, spec.test_noise)):
         simulated_noise(noise)
     _check_given(spec)
+    check_same_view((spec.train, spec.clean, spec.validation_set, *spec.test), data_root)
     train = load_images(spec.train, channels=spec.channels, data_root=data_root)
     clean = load_images(spec.clean, channels=spec.channels, data_root=data_root) if spec.clean else None
     validation = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -104,6 +105,11 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
     selects nothing or an image twice, a white for a set that is not read from files, and what load_folder refuses.
     """
     whole, bracket, selection = _split_selection(name_or_path, data_root)
+    if bracket and not selection.endswith("]"):
+        raise UserError(
+            f"the selection of images in {name_or_path!r} does not end in ]; write it like {whole}[0:6] or "
+            f"{whole}[::2]."
+        )
     name, view = parted(whole, data_root)
     images = _load_whole(name, channels, data_root, view.white)
     if view.parts is not None:
@@ -112,11 +118,6 @@ def load_images(name_or_path: str, *, channels: int | None, data_root: Path | No
         images = replace(images, name=f"{images.name}{view}")
     if not bracket:
         return images
-    if not selection.endswith("]"):
-        raise UserError(
-            f"the selection of images in {name_or_path!r} does not end in ]; write it like {whole}[0:6] or "
-            f"{whole}[::2]."
-        )
     indices = _selected(images, selection[:-1])
     return images.subset(indices, f"{images.name}[{selection}")
 
@@ -143,6 +144,21 @@ def view_of(name_or_path: str, data_root: Path | None) -> View:
 def parted(text: str, data_root: Path | None = None) -> tuple[str, View]:
     """Name or path, and view, of a text without selection. Raises UserError for a view that is malformed."""
     return (text, View()) if _is_folder(text, data_root) else split_view(text)
+
+
+def check_same_view(names: Sequence[str], data_root: Path | None) -> None:
+    """Raises UserError where a set is taken in two ways: nobody could tell whether its images are apart."""
+    seen: dict[str, tuple[str, View]] = {}
+    for given in filter(None, names):
+        name, view = parted(_split_selection(given, data_root)[0], data_root)
+        below = data_root / name if data_root else Path(name)
+        key = str((below if below.is_dir() else Path(name).expanduser()).absolute())
+        other, its = seen.setdefault(key, (given, view))
+        if its != view:
+            raise UserError(
+                f"{other} and {given} are the same images taken in two ways, so it cannot be told whether some are "
+                f"learned from and measured on: write {its or 'nothing'} or {view or 'nothing'} after both names."
+            )
 
 
 def _is_folder(text: str, data_root: Path | None) -> bool:

@@ -206,6 +206,24 @@ def test_parts_of_one_image_are_learned_from_and_judged_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("{0}", "{0}@parts=48[3]"),
+        ("{0}@parts=32", "{0}@parts=48[3]"),
+        ("{0}@white=4095[0]", "{0}[0]"),
+        ("mine[0]", "{0}@parts=48[3]"),
+        ("bundled_test[0]", "bundled_test@parts=64[3]"),
+    ],
+)
+def test_the_same_images_in_two_ways_are_refused(tmp_path: Path, train: str, test: str) -> None:
+    """A whole image has another checksum than its parts, so nothing else would notice."""
+    write(tmp_path / "mine" / "a.tif", twelve_bits(96, 96))
+    train, test = (one.format(tmp_path / "mine") for one in (train, test))
+    with pytest.raises(UserError, match="same images taken in two ways"):
+        load_data(DataSpec(train=train, test=(test,)), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("shapes", "count", "side"),
     [
         ([(1, 2048, 2048)], 16, 512),
