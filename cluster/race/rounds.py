@@ -119,11 +119,9 @@ class Race:
         name = f"races/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.json"
         with suppress(FileNotFoundError):
             return float(json.loads(self.store.files.read(name))["scale"])
-        costs = [self._cost(one) for one in trials]
-        mean = sum(costs) / len(costs)
-        whole = mean * sum(part * _left(share, len(costs)) for part, share in zip(parts, kept, strict=True))
-        measured_once = PASSES * sum(self._cost(self.trial(one, 1.0)) for one in free)
-        spent = max(ROUND_S, (seconds - ROUND_S * len(parts)) * lanes - measured_once)
+        whole = needed([self._cost(one) for one in trials], parts, kept, lanes)
+        measured_once = PASSES * sum(self._cost(self.trial(one, 1.0)) for one in free) / lanes
+        spent = max(ROUND_S, seconds - ROUND_S * len(parts) - measured_once)
         scale = float(f"{min(1.0, max(LEAST_PART, spent / whole)):.3g}") if whole > 0 else 1.0
         self.store.files.write(name, json.dumps({"scale": scale}).encode())
         return scale
@@ -157,6 +155,16 @@ class Race:
     def _sentence(self, number: int, rounds: int, count: int, part: float) -> str:
         share = f"{100 * part:.0f} % of the {self.budget} budget's steps"
         return f"Round {number + 1} of {rounds}: {count} trainings with {share}."
+
+
+def needed(costs: Sequence[float], parts: Sequence[float], kept: Sequence[float], lanes: int) -> float:
+    """Seconds of all rounds with whole budgets, on ``lanes`` trainings of so many seconds at a time.
+
+    Who stays is not known: the mean counts, but no round is shorter than the longest training, which may stay.
+    """
+    mean, longest = sum(costs) / len(costs), max(costs)
+    left = [min(len(costs), _left(share, len(costs))) for share in kept]
+    return sum(part * max(mean * count / lanes, longest) for part, count in zip(parts, left, strict=True))
 
 
 def _left(share: float, first: int) -> int:

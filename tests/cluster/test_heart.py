@@ -15,7 +15,7 @@ from cluster.execution.heart import while_alive
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heart, "BEAT_S", 0.05)
-    monkeypatch.setattr(heart, "MISSED", 4)
+    monkeypatch.setattr(heart, "MISSED", 20)  # so that a busy machine takes none of these sleeps for an outage
 
 
 def test_a_head_that_is_gone_is_noticed_and_a_short_silence_is_not() -> None:
@@ -27,7 +27,7 @@ def test_a_head_that_is_gone_is_noticed_and_a_short_silence_is_not() -> None:
         head.close()
         time.sleep(0.1)  # two looks
         head = socket.create_server(("127.0.0.1", port))
-        assert not gone.wait(0.5)
+        assert not gone.wait(1.2)
         head.close()
         assert gone.wait(5)
 

@@ -18,7 +18,7 @@ from cluster.plan import PlannedTrial
 from cluster.race import advice, command
 from cluster.race.command import Command, _parser, main
 from cluster.race.entrants import Entrant, starters, trained
-from cluster.race.rounds import Lap, Race, tasks
+from cluster.race.rounds import KEPT, PARTS, Lap, Race, needed, tasks
 from cluster.race.standing import standing
 from cluster.results.store import Store
 from denoise_core.images.named import load_images
@@ -219,6 +219,20 @@ def test_the_standing_says_what_it_cannot_tell() -> None:
     assert "cannot be told apart" not in standing(criterion("sure"), [Lap(1.0, {}, only, {})], {}).verdict()
     worse = {noisy: values[best], bad: values[bad]}
     assert "use none of them" in standing(criterion("sure"), [Lap(1.0, {}, worse, {})], {}).verdict()
+
+
+@pytest.mark.parametrize(
+    ("costs", "lanes", "seconds"),
+    [
+        ([10.0] * 8, 1, 0.2 * 80 + 0.5 * 40 + 20),
+        ([10.0] * 8, 2, 0.2 * 40 + 0.5 * 20 + 10),
+        ([10.0] * 8, 64, 0.2 * 10 + 0.5 * 10 + 10),  # no round is shorter than one training
+        ([60.0, 10.0, 10.0, 10.0], 2, 0.2 * 60 + 0.5 * 60 + 60),
+        ([10.0], 2, 0.2 * 10 + 0.5 * 10 + 10),
+    ],
+)
+def test_the_time_of_all_rounds(costs: list[float], lanes: int, seconds: float) -> None:
+    assert needed(costs, PARTS, KEPT, lanes) == pytest.approx(seconds)
 
 
 def test_tau_and_regret_of_a_right_and_of_a_wrong_criterion() -> None:
