@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from denoise_core.folders import place
+
 FORMAT = 1
 WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
 
@@ -56,9 +58,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         (aside / META).write_text(json.dumps({"format": FORMAT, "step": checkpoint.step, "sha256": digests}))
         for name in (WEIGHTS, STATE, META):
             _flush(aside / name)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(aside, target)
+        place(aside, target, _is_whole)  # what lies there is of the same step, so it is the same
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for older in _found(folder):
@@ -95,6 +95,14 @@ def set_aside(path: Path) -> Path:
     aside = path.with_name(f"corrupt-{path.name}-{uuid.uuid4().hex[:8]}")
     os.replace(path, aside)
     return aside
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load(path)
+    except CorruptCheckpoint:
+        return False
+    return True
 
 
 def _found(folder: Path) -> list[Path]:

@@ -39,6 +39,9 @@ class CheckpointFolder:
                 checkpoints.save(self._local, whole)
             return
         older = self._remote_steps()
+        same = f"step-{whole.step:09d}"
+        if same in older and self._read_remote(same) is not None:
+            return  # of the same step, so it is the same: while it was written anew, there would be none
         with tempfile.TemporaryDirectory() as folder:
             path = checkpoints.save(Path(folder), whole)
             # META last: a checkpoint without it does not exist
@@ -86,16 +89,19 @@ class CheckpointFolder:
         return sorted(self.store.files.entries(self._folder))
 
     def _load_remote(self) -> checkpoints.Checkpoint | None:
-        for step in reversed(self._remote_steps()):
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
-                        content = self.store.files.read(f"{self._folder}/{step}/{name}")
-                        (Path(folder) / name).write_bytes(content)
-                    return checkpoints.load(Path(folder))
-                except (FileNotFoundError, checkpoints.CorruptCheckpoint) as error:
-                    log.warning("the checkpoint %s is not whole (%s): an earlier one is taken", step, error)
-        return None
+        return next(filter(None, map(self._read_remote, reversed(self._remote_steps()))), None)
+
+    def _read_remote(self, step: str) -> checkpoints.Checkpoint | None:
+        """None where it is not whole."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                for name in (checkpoints.WEIGHTS, checkpoints.STATE, checkpoints.META):
+                    content = self.store.files.read(f"{self._folder}/{step}/{name}")
+                    (Path(folder) / name).write_bytes(content)
+                return checkpoints.load(Path(folder))
+            except (FileNotFoundError, checkpoints.CorruptCheckpoint) as error:
+                log.warning("the checkpoint %s is not whole (%s): another one is taken or written", step, error)
+                return None
 
 
 def checkpoint_faults(store: Store, ids: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ person removes it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import logging
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from denoise_core.cache import Part, cache_folder, content_key
 from denoise_core.errors import UserError
+from denoise_core.folders import place
 from denoise_core.images.image_set import LazyImages, pixel_digest
 
 Array = NDArray[np.uint8]
@@ -39,8 +39,6 @@ FORMAT = 1
 """Part of every folder's name: folders of another layout are never found."""
 PARTS = ("clean", "noisy")
 SIDECAR = "patches.json"
-TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
-"""What renaming a folder to the name of another that holds something fails with."""
 CPU = torch.device("cpu")
 
 
@@ -226,26 +224,10 @@ def _write(path: Path, conversion: Conversion) -> None:
                 file.flush()
                 os.fsync(file.fileno())  # so that a full network folder says so now
         (aside / SIDECAR).write_text(json.dumps(told))
-        _place_once(aside, path)
+        # where there are no locks, another may have been first
+        place(aside, path, lambda there: _opened(there) is not None)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _place_once(aside: Path, path: Path) -> None:
-    """Renames ``aside`` to ``path`` unless good patches lie there: where there are no locks, another may be first.
-
-    Renamed first and asked afterwards: what lies there may change between a question and a deed.
-    """
-    for last in (False, False, True):
-        try:
-            os.replace(aside, path)
-            return
-        except OSError as error:
-            if last or error.errno not in TAKEN:
-                raise
-        if _opened(path) is not None:
-            return
-        shutil.rmtree(path, ignore_errors=True)  # damaged
 
 
 def _digest(image: Array) -> str:

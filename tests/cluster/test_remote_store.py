@@ -103,6 +103,17 @@ def test_a_writer_meets_an_older_checkpoint_only_until_the_new_one_is_whole(stor
     assert found is not None and found.step == 1
 
 
+def test_a_whole_checkpoint_is_not_written_anew_and_a_damaged_one_is(store: Store) -> None:
+    folder = CheckpointFolder(store, "x")
+    for seconds in (1, 2, 3):
+        folder.save(Checkpoint(5, {"w": torch.ones(2)}, {}), {"seconds": seconds})
+        found = folder.load()
+        assert found is not None and found.state["run"] == {"seconds": 1 if seconds < 3 else 3}
+        if seconds == 2:
+            store.files.write("checkpoints/x/step-000000005/state.pt", b"half")
+            assert folder.load() is None
+
+
 def test_a_lease_outlives_an_outage_that_nobody_sees_through(
     store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

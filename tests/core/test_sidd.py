@@ -350,7 +350,7 @@ def test_another_process_may_be_first_where_there_are_no_locks(
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mapped.os, "replace", late)
+        patch.setattr(os, "replace", late)
         if damaged:  # again and again: it gives up with a sentence
             with pytest.raises(UserError, match="cannot be kept in the cache folder"):
                 medium(tmp_path)

@@ -235,6 +235,17 @@ def test_a_damaged_checkpoint_is_noticed_and_set_aside(file: str, tmp_path: Path
     assert aside.is_dir() and checkpoints.latest(tmp_path) is None
 
 
+def test_a_whole_checkpoint_is_never_away_and_a_damaged_one_is_replaced(tmp_path: Path) -> None:
+    """Where a training is stopped as soon as it has gone on, it saves the step that it began with again."""
+    one = trainer("n2c").checkpoint()
+    path = checkpoints.save(tmp_path, one)
+    before = path.stat().st_ino
+    assert checkpoints.save(tmp_path, one) == path and path.stat().st_ino == before
+    (path / checkpoints.WEIGHTS).write_bytes(b"half")
+    assert checkpoints.save(tmp_path, one) == path and path.stat().st_ino != before
+    assert checkpoints.load(path).step == one.step and [child.name for child in tmp_path.iterdir()] == [path.name]
+
+
 def test_a_checkpoint_loads_without_pickled_code_and_replaces_older_ones(tmp_path: Path) -> None:
     one = trainer("n2c")
     for _ in one.run():
