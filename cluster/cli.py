@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from cluster.console import Console
+from cluster.ending import ended
 from cluster.imagery import BUDGETS, Budget
 from cluster.numerics import AUTO
 from cluster.study import Study
 from denoise_core.errors import UserError
 
-BAD_INPUT, INTERRUPTED = 2, 130
+STOPPED = "Interrupted. What is stored stays stored; the same command goes on."
 LAYOUTS = {"channels_last": True, "contiguous": False}
 
 
@@ -59,14 +60,9 @@ def run(study: Study, arguments: Sequence[str]) -> int:
     from cluster.runner import Runner
 
     console = Console()
-    try:
-        return Runner(study, parse(study, arguments), command_line(arguments), console).run()
-    except UserError as error:
-        console.complain(str(error))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        console.say("Interrupted. What is stored stays stored; the same command goes on.")
-        return INTERRUPTED
+    return ended(
+        lambda: Runner(study, parse(study, arguments), command_line(arguments), console).run(), console, STOPPED
+    )
 
 
 def parse(study: Study, arguments: Sequence[str]) -> Options:

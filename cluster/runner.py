@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.announcement import Announcement
 from cluster.checks import check_trials
-from cluster.cli import INTERRUPTED, Options
+from cluster.cli import Options
 from cluster.console import Console
 from cluster.costs import estimate
+from cluster.ending import INTERRUPTED
 from cluster.execution import probe
 from cluster.execution.checkpoints import checkpoint_faults
 from cluster.execution.placement import Cluster, Resources, lanes, waiting

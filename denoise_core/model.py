@@ -111,6 +111,11 @@ class Model:
         save_model(path, self.method, self.info)
 
     @property
+    def bytes(self) -> int:
+        """What the weights take in a file, about."""
+        return sum(value.numel() * value.element_size() for value in self.method.state_dict().values())
+
+    @property
     def white(self) -> float | None:
         """The value of the training images' files that counted as 1, where it was given with their name."""
         with suppress(UserError):

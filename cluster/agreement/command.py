@@ -12,10 +12,9 @@ from pathlib import Path
 from cluster.agreement.evidence import Evidence, evidence, measured
 from cluster.agreement.fill import data_of, fill, licences
 from cluster.agreement.page import markdown, write_page
-from cluster.cli import BAD_INPUT, INTERRUPTED
 from cluster.console import Console
+from cluster.ending import ended
 from cluster.results.store import Store
-from denoise_core.errors import UserError
 
 NAME = "criterion_agreement"
 FEW = 1
@@ -25,14 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compares and reports. Exit status: 0, 1 where there is nothing to compare, 2 bad input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    try:
-        return _run(_parser().parse_args(given), given, console)
-    except UserError as error:
-        console.complain(str(error))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        console.say("Interrupted. What was measured stays stored.")
-        return INTERRUPTED
+    stopped = "Interrupted. What was measured stays stored."
+    return ended(lambda: _run(_parser().parse_args(given), given, console), console, stopped)
 
 
 def _parser() -> argparse.ArgumentParser:

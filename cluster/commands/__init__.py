@@ -17,11 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.console import Console
-from cluster.results.files import StoreTrouble
-from denoise_core.errors import UserError
-
-# as in cluster.cli, which would load PyTorch
-BAD_INPUT, INTERRUPTED = 2, 130
+from cluster.ending import ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,13 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     flags = _parser(given).parse_args(given)
     console = Console()
-    try:
-        return int(flags.run(flags, console))
-    except (UserError, StoreTrouble) as error:
-        console.complain(str(error))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return ended(lambda: int(flags.run(flags, console)), console)
 
 
 def discovered() -> dict[str, str]:

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from cluster.cli import BAD_INPUT, INTERRUPTED
+from cluster.cli import STOPPED
 from cluster.console import Console
+from cluster.ending import INTERRUPTED, ended
 from cluster.execution.placement import Resources
 from cluster.execution.session import prepare_environment, session
 from cluster.models import SUFFIX, model_of_trial
@@ -26,6 +27,7 @@ from cluster.race.entrants import Entrant, Starters, starters, trained
 from cluster.race.page import Outcome, write_page
 from cluster.race.rounds import Lap, Race, measured, tasks
 from cluster.race.standing import standing
+from cluster.results.files import explained
 from cluster.results.store import Store
 from denoise_core.errors import UserError
 from denoise_core.images.frames import FRAMES, PREFIX
@@ -56,14 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a race. Exit status: 0, 1 where nobody could be trained, 2 bad input, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    try:
-        return Command(_parser().parse_args(given), given, console).run()
-    except UserError as error:
-        console.complain(str(error))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        console.say("Interrupted. What is stored stays stored; the same command goes on.")
-        return INTERRUPTED
+    return ended(lambda: Command(_parser().parse_args(given), given, console).run(), console, STOPPED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -310,7 +305,9 @@ class Command:
         if several:
             path = path.with_name(f"{path.stem}-{trial.spec.method}-{trial.spec.trial_id[:6]}{SUFFIX}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        model_of_trial(store, trial.spec.trial_id, self._root).save(path)
+        model = model_of_trial(store, trial.spec.trial_id, self._root)
+        with explained(path, model.bytes):
+            model.save(path)
         white = view_of(self.flags.noisy, self._root).white
         return f"denoise-studies denoise {shlex.quote(str(path))} IN OUT" + (f" --white {white:g}" if white else "")
 

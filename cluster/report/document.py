@@ -9,6 +9,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from cluster.report.style import SHEET
+from cluster.results.files import explained
 
 # The browser itself refuses every request: a report that a paper carries must not depend on, or tell, anyone.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
@@ -31,9 +32,14 @@ def document(title: str, body: str, head: str = "") -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Writes a page aside and renames it; returns its path."""
+    """Writes a page aside and renames it; returns its path. Raises OSError, StoreTrouble where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    content = text.encode()
+    try:
+        with explained(path, len(content)):
+            aside.write_bytes(content)
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     return path

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.cli import BAD_INPUT, parse, run
+from cluster.cli import parse, run
+from cluster.ending import BAD_INPUT
 from cluster.report.figures import Curve
 from cluster.results.store import Store
 from cluster.study import Study, grid, joint, uniform

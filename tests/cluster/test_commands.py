@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import cli, commands
+from cluster import commands
 from cluster.commands import discovered, logs, main, show
 from cluster.console import Console
 from cluster.execution.progress import VALIDATION
@@ -136,7 +136,6 @@ def test_listing_loads_nothing_that_is_slow(place: list[str]) -> None:
 
 def test_names_that_are_written_twice_to_spare_loading_are_the_same() -> None:
     assert stored.VALIDATION == VALIDATION and show.EVALUATION_FIELDS == EVALUATION_FIELDS
-    assert (commands.BAD_INPUT, commands.INTERRUPTED) == (cli.BAD_INPUT, cli.INTERRUPTED)
 
 
 # ---- ls ----

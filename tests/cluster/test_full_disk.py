@@ -5,18 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster import commands
+from cluster.agreement.command import main as agreement
+from cluster.cli import run
+from cluster.commands import ls
+from cluster.console import Console
+from cluster.ending import BAD_INPUT, ended
 from cluster.execution import one_training
 from cluster.execution.one_training import Ended
+from cluster.race.command import main as race
+from cluster.report.document import write
 from cluster.results import files
 from cluster.results.files import StoreTrouble
 from cluster.results.store import Store
 from tests.cluster.phases_toys import Listener, measured, row, toy_data, training, trial
+from tests.cluster.test_every_study import study
 
 
 class Disk:
@@ -133,3 +142,62 @@ def test_a_shared_folder_whose_server_is_away_is_waited_for(tmp_path: Path, monk
     monkeypatch.setattr(files, "_flush", away)
     store.files.write("a", b"1")
     assert len(tries) == 4 and store.files.read("a") == b"1"
+
+
+# ---- what the driver writes itself ----
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_page_that_does_not_fit_leaves_the_old_one_and_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = write(tmp_path / "reports" / "a.html", "old")
+    monkeypatch.setattr(Path, "replace", no_space)
+    with pytest.raises(StoreTrouble, match=r"The disk is full: .*a\.html needs 2\.0 MB, and .*reports has .* left"):
+        write(page, "x" * 2_000_000)
+    assert page.read_text() == "old" and list(page.parent.iterdir()) == [page]
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+    "study": (lambda arguments: run(study("neighbor2neighbor_gamma"), arguments), []),
+    "race": (race, ["--noisy", "bundled_test"]),
+    "agreement": (agreement, []),
+    "commands": (commands.main, ["ls"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (StoreTrouble("The disk is full: x needs 2 MB."), "error: The disk is full: x needs 2 MB."),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "error: /x/y cannot be used (No space left on"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "error: /x cannot be used (Permission denied): free",
+        ),
+    ],
+)
+def test_every_command_says_in_a_sentence_what_a_person_can_mend(
+    name: str, error: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trouble(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "open", trouble)
+    monkeypatch.setattr(ls, "existing_store", trouble)
+    main, arguments = COMMANDS[name]
+    assert main(arguments) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert " ".join(said.split()).startswith(sentence) and said.count("error:") == 1
+
+
+def test_other_errors_of_the_system_are_not_hidden() -> None:
+    def work() -> int:
+        raise ConnectionResetError(errno.ECONNRESET, "a bug or not, its traceback says where")
+
+    with pytest.raises(ConnectionResetError):
+        ended(work, Console())

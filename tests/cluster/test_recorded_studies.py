@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.cli import BAD_INPUT, parse, run
+from cluster.cli import parse, run
 from cluster.console import Console
+from cluster.ending import BAD_INPUT
 from cluster.execution.one_training import Ended, Training
 from cluster.plan import task_of
 from cluster.report.collect import TRANSDUCTIVE
