@@ -36,10 +36,10 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     content = text.encode()
-    try:
-        with explained(path, len(content)):
+    with explained(path, len(content)):  # outside: what is left is counted without the half page
+        try:
             aside.write_bytes(content)
             aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        finally:
+            aside.unlink(missing_ok=True)
     return path
