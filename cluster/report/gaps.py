@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.report import cells
+from cluster.report import cells, measures
 from cluster.report.cells import Grid
 from cluster.report.results import StudyResults
 from cluster.report.wording import join, plural
@@ -54,3 +54,16 @@ def absent(results: StudyResults) -> tuple[str, ...]:
     further = [f"{len(lost) - len(listed):,} others"] if len(lost) > len(listed) else []
     names = join([*(cells.cell_label(results, cell) for cell in listed), *further])
     return (sentence, f"Without any finished training, and so not judged: {names}.") if lost else (sentence,)
+
+
+def estimated(results: StudyResults) -> tuple[str, ...]:
+    """What a study that goes by a criterion without clean images does not know."""
+    from denoise_core.metrics.clean_free import criteria, criterion  # here: most studies use none
+
+    if results.metric not in criteria():
+        return ()
+    title, assumed = measures.kind(results.metric).title, criterion(results.metric).assumption
+    return (
+        f"In this report {title} is an estimate without clean images, which assumes {assumed}: the intervals cover "
+        "images and seeds, not what the estimate itself misses.",
+    )

@@ -74,7 +74,7 @@ def judge(results: StudyResults) -> Verdict:
     compared = {grid.setting: compare(results, grid) for grid in grids}
     details = [(str(grid.setting), tuple(_setting_sentences(results, grid, compared[grid.setting]))) for grid in grids]
     pairing = dict.fromkeys(sentence for grid in grids for sentence in gaps.pairing(results, grid))
-    details.append(("", (*gaps.seed_luck(grids), *pairing, *gaps.absent(results))))
+    details.append(("", (*gaps.estimated(results), *gaps.seed_luck(grids), *pairing, *gaps.absent(results))))
     if len(grids) == 1:
         headline = headline_of(results, grids[0], compared[grids[0].setting])
     else:
@@ -343,10 +343,8 @@ def _short(cell: Cell) -> str:
 
 
 def _named(results: StudyResults) -> bool:
-    """Whether sentences must name the metric: in a study of denoised images "beats" says it where more is better."""
-    if not measures.kind(results.metric).higher_is_better:
-        return True
-    return any(cells.of_noise(results, metric) for metric in (results.metric, *results.plot.metrics[:1]))
+    """Whether sentences must name the metric: "beats" is said of true PSNR, where nothing else comes first."""
+    return any(metric != "psnr" for metric in (results.metric, *results.plot.metrics[:1]))
 
 
 def _in(results: StudyResults) -> str:
