@@ -2,7 +2,7 @@
 
 Range rule: the divisor is the full range of the file's number type, never the image's own maximum, so that images stay
 comparable. 8-bit values are divided by 255, 16-bit values by 65535; floats must lie in [0, 1] already. Where a
-``white`` is given, values of any number type are divided by it instead.
+``white`` is given, values are divided by it instead.
 """
 
 from __future__ import annotations
