@@ -108,10 +108,10 @@ WAIT
 
 "$venv/bin/python" "$@" --address "127.0.0.1:$port" &
 study=$!
-status=0
-while kill -0 "$study" 2>/dev/null; do # a signal interrupts wait
-    status=0
-    wait "$study" || status=$?
+while kill -0 "$study" 2>/dev/null; do # a signal interrupts wait, which then tells of the signal
+    wait "$study" || true
 done
+status=0
+wait "$study" || status=$? # bash remembers how it ended
 [ "$status" -ne 0 ] || again=no # it was ready just in time
 exit "$status"

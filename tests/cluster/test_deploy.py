@@ -259,6 +259,8 @@ SCONTROL = """
 if sys.argv[1] == "show":
     print("localhost\\nother")
 """
+# A busy machine: whoever got a signal is gone before the script goes on.
+SLOW_KILL = '() { builtin kill "$@" && { [ "$1" = -0 ] || sleep 1; }; }'
 
 
 class Batch:
@@ -274,6 +276,7 @@ class Batch:
         variables = {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]",
             "SLURM_CPUS_PER_TASK": "3", "STUDY_S": str(study_s),
+            "BASH_FUNC_kill%%": SLOW_KILL,
         }  # fmt: skip
         self.process = subprocess.Popen(
             ["bash", str(DEPLOY / "slurm.sh"), *arguments],
