@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from cluster.cli import Options
 from cluster.execution.one_training import RUNGS, rung_steps
-from cluster.execution.progress import VALIDATED, VALIDATION, last_measured
-from cluster.execution.suggestions import Outcome, SearchSettings, fits, means
+from cluster.execution.progress import VALIDATED, at_rungs, last_measured
+from cluster.execution.suggestions import Outcome, SearchSettings, fits, means, settings_in
 from cluster.plan import DataInUse, Plan, PlannedTrial, Planner
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Store
@@ -26,7 +26,7 @@ from denoise_core.metrics.clean_free import criteria
 from denoise_core.metrics.kinds import METRICS
 from denoise_core.specification import EVALUATION_FIELDS, DataSpec
 
-OF_OTHERS = ("trial_id", "group_id", "method", "status", "seed", "objective", "data_json", "config_json")
+OF_OTHERS = ("trial_id", "group_id", "method", "status", "seed", "data_json", "config_json")
 """What is asked of every trial of the store."""
 
 
@@ -35,7 +35,7 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
     if not any(role.startswith("validation ") for role, _ in data.contents):
         remedy = "add --set validation=12 (a number of training images)"
         if data.spec.validation:  # of recorded images without clean versions, of which none can be set aside
-            remedy = "give recorded pairs with --set validation_set=... (a folder with noisy and gt)"
+            remedy = "add --criterion auto, or pairs with --set validation_set=... (a folder with noisy and gt)"
         raise UserError(f"A search chooses settings on images set aside from training, and none are: {remedy}.")
     space = dict(_space(study, one) for one in (study.search or study.axes))
     for name in set(space) & {*method_class(study.method).Config.inference_names(), *EVALUATION_FIELDS}:
@@ -56,7 +56,7 @@ def search_settings(study: Study, planner: Planner, data: DataInUse, options: Op
     text = json.dumps([*asked, spaces, *more], sort_keys=True)
     search_id = hashlib.sha256(text.encode()).hexdigest()[:12]
     journal = str(store.local / "optuna" / f"{study.name}-{search_id}.journal") if store.local else None
-    most = _settings_in(space)
+    most = settings_in(space)
     trials = options.trials if most is None else min(options.trials, most)
     return SearchSettings(search_id, study.name, space, trials, options.seeds, len(RUNGS), journal, objectives)
 
@@ -73,16 +73,6 @@ def _objectives(study: Study) -> tuple[str, ...]:
         given = names[0] if names else "nothing"
         raise UserError(f"{study.name} chooses by {given} alone: a single objective is psnr, so name psnr as well.")
     return names
-
-
-def _settings_in(space: Mapping[str, Search]) -> int | None:
-    """How many settings a finite space has, None for an infinite one."""
-    count = 1
-    for one in space.values():
-        if one.kind not in ("choice", "integer"):
-            return None
-        count *= len(one.choices) if one.kind == "choice" else int(one.high) - int(one.low) + 1
-    return count
 
 
 def suggested(store: Store, settings: SearchSettings) -> list[tuple[int, dict[str, Any]]]:
@@ -104,7 +94,8 @@ def known_outcomes(
     others = _others(store, settings, planner, data, groups)
     ids = [one.spec.trial_id for _, _, trials in asked for one in trials]
     measured = _Measured(store, settings, [*ids, *(row["trial_id"] for _, rows in others for row in rows)])
-    outcomes = [_own(measured, plan, number, params, trials) for number, params, trials in asked]
+    again = _pruned_otherwise(store, settings, [one for one in ids if plan.stored.get(one, {}).get("status") == PRUNED])
+    outcomes = [_own(measured, plan, again, number, params, trials) for number, params, trials in asked]
     return outcomes + [one for params, rows in others if (one := _finished(measured, params, rows)) is not None]
 
 
@@ -128,32 +119,36 @@ class _Measured:
         found = {}
         for index, one in enumerate(ids):
             places = rung_steps(self._steps[one]) if one in self._steps else {}
-            for row in self._curves[one]:
-                if row["name"] == VALIDATION and row["step"] in places:
-                    found[index * self.settings.rungs + places[row["step"]]] = row["value"]
+            for step, value in at_rungs(self._curves[one], places, self.settings.objectives):
+                found[index * self.settings.rungs + places[step]] = value
         return found
 
 
+def _pruned_otherwise(store: Store, settings: SearchSettings, ids: Sequence[str]) -> set[str]:
+    """Which of these trainings were pruned by a search for something else: this one trains them to their end."""
+    rows = store.trials(ids, ["data_json"])
+    by = {one: tuple(json.loads(row["data_json"]).get("criteria") or ("psnr",)) for one, row in rows.items()}
+    return {one for one in ids if by.get(one) != settings.objectives}
+
+
 def _own(
-    measured: _Measured, plan: Plan, number: int, params: Mapping[str, Any], trials: Sequence[PlannedTrial]
+    measured: _Measured,
+    plan: Plan,
+    again: Container[str],
+    number: int,
+    params: Mapping[str, Any],
+    trials: Sequence[PlannedTrial],
 ) -> Outcome:
     ids = [one.spec.trial_id for one in trials]
-    rows = [plan.stored.get(one) for one in ids]
-    statuses = [row["status"] if row else None for row in rows]
-    if measured.settings.several:
-        values = measured.values([one for one, status in zip(ids, statuses, strict=True) if status == DONE])
-        if FAILED in statuses or None in values:
-            return Outcome(number, params, TrialState.FAIL)
-        if all(plan.status(one) == DONE for one in trials):
-            return Outcome(number, params, TrialState.COMPLETE, values=means([one for one in values if one]))
-        return Outcome(number, params, TrialState.WAITING)  # what another search pruned is trained to its end here
-    rungs = measured.rungs(ids)
+    statuses = [plan.stored.get(one, {}).get("status") if one not in again else None for one in ids]
+    rungs = {} if measured.settings.several else measured.rungs(ids)
     if PRUNED in statuses:
         return Outcome(number, params, TrialState.PRUNED, rungs=rungs)
-    if FAILED in statuses:
+    values = measured.values([one for one, status in zip(ids, statuses, strict=True) if status == DONE])
+    if FAILED in statuses or None in values:
         return Outcome(number, params, TrialState.FAIL)
     if all(plan.status(one) == DONE for one in trials):  # a lost evaluation is made again
-        return Outcome(number, params, TrialState.COMPLETE, _mean([row["objective"] for row in rows if row]), rungs)
+        return Outcome(number, params, TrialState.COMPLETE, means([one for one in values if one]), rungs)
     return Outcome(number, params, TrialState.WAITING)
 
 
@@ -180,13 +175,11 @@ def _others(
 def _finished(measured: _Measured, params: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Outcome | None:
     """A setting of another study as a starting point; None where an objective was not measured."""
     ids = [row["trial_id"] for row in rows]
-    if not measured.settings.several:
-        value = _mean([row["objective"] for row in rows])
-        return Outcome(None, params, TrialState.COMPLETE, value, measured.rungs(ids))
     seeds = measured.values(ids)
     if None in seeds:
         return None
-    return Outcome(None, params, TrialState.COMPLETE, values=means([one for one in seeds if one]))
+    rungs = {} if measured.settings.several else measured.rungs(ids)
+    return Outcome(None, params, TrialState.COMPLETE, means([one for one in seeds if one]), rungs)
 
 
 def _space(study: Study, one: str | Axis) -> tuple[str, Search]:
@@ -205,7 +198,3 @@ def _space(study: Study, one: str | Axis) -> tuple[str, Search]:
     if declared is None:
         raise UserError(f"{study.method}.{one} declares no search space: give the study an axis for it with a space.")
     return one, declared
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

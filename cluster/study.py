@@ -74,8 +74,9 @@ class Study:
     """See the module. ``search`` names the parameters of ``--search optuna``.
 
     ``objectives`` are the metrics by whose validation values a search chooses, in the words of
-    :data:`denoise_core.metrics.kinds.METRICS`. One is always ``psnr``; several have no single best setting, so such a
-    search looks for those that no other beats in all of them, and prunes nothing.
+    :data:`denoise_core.metrics.kinds.METRICS`. A single one is ``psnr`` or, with ``--criterion``, a criterion; of
+    several there is no single best setting, so such a search looks for those that no other beats in all of them, and
+    prunes nothing.
 
     ``base`` are settings beside the axes, ``small`` further ones of the budgets smoke and laptop; for the name of an
     axis it holds the list of values that these budgets take instead.

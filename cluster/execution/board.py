@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from optuna.trial import TrialState
 
+from cluster.execution.progress import judged
 from cluster.execution.runs import Runs
 from cluster.execution.suggestions import Suggestions
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -34,8 +36,8 @@ Pending = Literal["work", "wait", "nothing"]
 class Task:
     """One training to do, with an evaluation for each of ``evaluations`` (inference-time values) afterwards.
 
-    ``number`` and ``seed_index`` place it in a search; ``objectives`` are those of a search with several, which the
-    training has to measure. ``error`` says not to try it any more. A ``reference`` is not among the settings that are
+    ``number`` and ``seed_index`` place it in a search; ``objectives`` are what it goes by, which the training
+    has to measure. ``error`` says not to try it any more. A ``reference`` is not among the settings that are
     compared.
     """
 
@@ -232,16 +234,15 @@ class Board:
         self,
         run: str,
         status: str,
-        value: float | None,
+        measured: Mapping[str, float] = MappingProxyType({}),
         broken: tuple[str, str] | None = None,
-        measured: Mapping[str, float] | None = None,
     ) -> None:
-        """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its final validation PSNR.
+        """A training ended and is stored: ``done``, ``pruned`` or ``failed``, with its last validation values.
 
-        ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well. ``measured``
-        are the last validation values of all metrics, of which a search with several objectives takes its own.
+        ``broken`` is the phase that could not be trained and why: the trainings that need it fail as well.
         """
         task, progress = self._current.pop(run), self._progress.pop(run)
+        value = judged(measured, task.objectives)
         self._runs.goes_well(run)
         if broken is None and status == FAILED and task.error and len(task.spec.links) > 1:
             # it died with its worker: the phase that it was at would kill the workers of others as well
@@ -253,7 +254,7 @@ class Board:
         if status == DONE and value is not None and not task.reference:
             self._values.setdefault(task.label, []).append(value)
         if task.number is not None and self._suggestions is not None:
-            self._finish_suggestion(run, task, status, value, measured or {})
+            self._finish_suggestion(run, task, status, measured)
 
     def stopped(self, run: str) -> None:
         """A training was stopped and its checkpoint saved: with the study, or to go on in other workers."""
@@ -353,18 +354,13 @@ class Board:
     def _of_suggestion(self, number: int, params: Mapping[str, Any], seed_index: int) -> Task:
         assert self._suggestions is not None and self._make is not None
         settings = self._suggestions.settings
-        objectives = settings.objectives if settings.several else ()
         made = self._make(params, settings.seeds[seed_index])
-        return replace(made, number=number, seed_index=seed_index, objectives=objectives)
+        return replace(made, number=number, seed_index=seed_index, objectives=settings.objectives)
 
-    def _finish_suggestion(
-        self, run: str, task: Task, status: str, value: float | None, measured: Mapping[str, float]
-    ) -> None:
+    def _finish_suggestion(self, run: str, task: Task, status: str, measured: Mapping[str, float]) -> None:
         assert self._suggestions is not None and task.number is not None
         settings = self._suggestions.settings
-        values: tuple[float, ...] | None = None
-        if status == DONE and value is not None:
-            values = settings.values(measured) if settings.several else (value,)
+        values = settings.values(measured) if status == DONE else None
         if values is not None:
             self._suggestions.finish_seed(task.number, *values)
             following = task.seed_index + 1

@@ -125,8 +125,8 @@ class HostedBoard(Board):
             self._recorder = Recorder(location, work.search.search_id, work.study)
             super().__init__((), Suggestions(work.search, work.known), work.make, self._recorder, phases, share, runs)
 
-    def finish(self, *ended: Any) -> None:
+    def finish(self, *ended: Any, **how: Any) -> None:
         """See Board.finish."""
-        super().finish(*ended)
+        super().finish(*ended, **how)
         if self._recorder is not None:
             self._recorder.write_left()

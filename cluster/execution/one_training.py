@@ -18,7 +18,7 @@ import torch.distributed as dist
 from cluster.execution.board import Task
 from cluster.execution.chain import Chain
 from cluster.execution.checkpoints import CheckpointFolder
-from cluster.execution.progress import VALIDATED, VALIDATION, Progress
+from cluster.execution.progress import VALIDATED, Progress, at_rungs, judged
 from cluster.results.manifest import write_manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
 from cluster.results.store import Evaluated, Store
@@ -229,9 +229,9 @@ class Training:
     def _replay(self, line: Line, rungs: Mapping[int, int], first: int) -> str:
         """Tells the rungs that were measured before this run of the training: a new board has not heard of them."""
         order = "go"
-        for point in self.progress.curves[first:]:
-            if point["name"] == VALIDATION and point["step"] in rungs and order == "go":
-                order = line.report(point["step"], rungs[point["step"]], point["value"])
+        for step, value in at_rungs(self.progress.curves[first:], rungs, self.task.objectives):
+            if order == "go":
+                order = line.report(step, rungs[step], value)
         return order
 
     def _time_to_tell(self, step: int, silent_s: float) -> bool:
@@ -246,15 +246,14 @@ class Training:
         started = time.perf_counter()
         trainer.synchronise_buffers()
         values = validation(trainer.method, data, self.device, validated_pixels(self.spec.recipe))
-        value = values["psnr"] if "psnr" in values else values[data.spec.criteria[0]]
+        value = judged(values, self.task.objectives)
         if value != value:
             raise TrainingDiverged(
                 f"what is measured on validation images became NaN at step {step} of {trainer.steps}"
             )
         self.progress.eval_s += time.perf_counter() - started
         self._point(step, {f"{VALIDATED}{name}": one for name, one in values.items()})
-        self.progress.objective = value
-        return line.report(step) if rung is None else line.report(step, rung, value)
+        return line.report(step) if rung is None or value is None else line.report(step, rung, value)
 
     def _check_objectives(self, trainer: Trainer) -> None:
         """Raises where a search could not compare this training by all its objectives.
@@ -358,7 +357,7 @@ class Training:
             "status": status,
             "error": error,
             "log_path": self.log_path,
-            "objective": self.progress.objective,
+            "objective": judged(self.progress.measured),
             "steps": self._trainer.step if self._trainer else 0,
             "total_steps": spec.steps,
             "parameters": self._parameters,

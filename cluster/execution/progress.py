@@ -1,13 +1,12 @@
-"""What a training has measured and spent so far: its curves, times and last validation value."""
+"""What a training has measured and spent so far: its curves and times."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 VALIDATED = "validation_"
 """How the names of curves of validation values begin; the metric follows."""
-VALIDATION = f"{VALIDATED}psnr"
 
 
 class Progress:
@@ -15,8 +14,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.curves: list[dict[str, Any]] = []
-        self.objective: float | None = None
-        """The last validation value."""
         self.train_s = self.eval_s = 0.0
         self.shared_s = 0.0
         """Of ``train_s``, what other trainings spent on phases that this one shares."""
@@ -44,8 +41,6 @@ class Progress:
             self.train_s += record["train_s"]
             self.shared_s += record["train_s"] if record["trial_id"] != trial_id else 0.0
         self._first_point, self._phase_s = len(self.curves), 0.0
-        values = [one["value"] for one in self.curves if one["name"] == VALIDATION]
-        self.objective = values[-1] if values else None
 
     def of_phase(self) -> dict[str, Any]:
         """What is stored with the phase in work when it ends."""
@@ -58,7 +53,6 @@ class Progress:
             "phase_s": self._phase_s,
             "eval_s": self.eval_s,
             "first_point": self._first_point,
-            "objective": self.objective,
         }
 
     def resume(self, saved: Mapping[str, Any]) -> None:
@@ -68,8 +62,29 @@ class Progress:
         """
         began = self.train_s
         self.curves[self._first_point :] = saved["curves"][saved["first_point"] :]
-        self._phase_s, self.objective = saved["phase_s"], saved["objective"]
+        self._phase_s = saved["phase_s"]
         self.train_s, self.eval_s = began + self._phase_s, saved["eval_s"]
+
+
+def judged(measured: Mapping[str, float], objectives: Sequence[str] = ()) -> float | None:
+    """By which of its validation values a training is judged: the only objective of its search, without a search or
+    with several objectives PSNR, or what there is instead. None where it is not measured."""
+    if len(objectives) == 1:
+        return measured.get(objectives[0])
+    return measured.get("psnr", next(iter(measured.values()), None))
+
+
+def at_rungs(
+    curves: Iterable[Mapping[str, Any]], rungs: Container[int], objectives: Sequence[str]
+) -> Iterator[tuple[int, float]]:
+    """(step, value) of each of these steps in a training's curves, as :func:`judged`."""
+    measured: dict[int, dict[str, float]] = {}
+    for one in curves:
+        if one["step"] in rungs and one["name"].startswith(VALIDATED):
+            measured.setdefault(one["step"], {})[one["name"].removeprefix(VALIDATED)] = one["value"]
+    for step, values in sorted(measured.items()):
+        if (value := judged(values, objectives)) is not None:
+            yield step, value
 
 
 def last_measured(curves: Iterable[Mapping[str, Any]]) -> dict[str, float]:

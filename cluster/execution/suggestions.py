@@ -1,9 +1,10 @@
 """Optuna's part of a search: ask, report, prune, tell. Plain Python without Ray, rebuilt from the store at any time.
 
 Each suggestion is trained with every seed, one after another. The value is the mean of the seeds' last validation PSNR,
-so that test images never choose a setting. A rung is reported as step ``seed_index * rungs + rung``, so that Optuna's
-median pruner compares rungs of the same seed; since it looks at a suggestion's best value so far, it is in effect the
-first seed that is pruned, and a suggestion that passed it is trained with every seed.
+or of a criterion in its place, so that test images never choose a setting. A rung is reported as step
+``seed_index * rungs + rung``, so that Optuna's median pruner compares rungs of the same seed; since it looks at the
+best value of a suggestion so far, it is in effect the first seed that is pruned, and a suggestion that passed it is
+trained with every seed.
 
 With several objectives there is a value for each, again the mean of the seeds' last validation values. Optuna does not
 prune such studies, so nothing is reported and every suggestion is trained to its end. Suggestions come from the same
@@ -13,9 +14,11 @@ value for every objective ends as FAIL.
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,9 @@ from denoise_core.seeding import seed_from
 STARTUP = 4
 """Suggestions that are neither modelled nor pruned: there is nothing to compare with yet."""
 REPEATS = 20
-"""How often to ask anew for a suggestion that was not tried yet, before a repetition is accepted as the end."""
+"""How often to ask the sampler for a suggestion that was not tried yet. A finite space is gone through after that."""
+FEW = 10_000
+"""Settings of a finite space that are gone through."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class SearchSettings:
 
     @property
     def several(self) -> bool:
-        """Whether it goes by more, or something else, than PSNR, and so prunes nothing."""
-        return self.objectives != ("psnr",)
+        """Whether it goes by more than one, and so prunes nothing."""
+        return len(self.objectives) > 1
 
     def values(self, measured: Mapping[str, float]) -> tuple[float, ...] | None:
         """The objectives among what a training measured last; None where one is missing, NaN or infinite."""
@@ -72,10 +77,9 @@ class Outcome:
     """None for a result that some other study left in the store: a starting point, not one of this search's trials."""
     params: Mapping[str, Any]
     state: TrialState
-    value: float | None = None
-    rungs: Mapping[int, float] = field(default_factory=dict)
     values: tuple[float, ...] = ()
-    """Instead of ``value``, one for each of several objectives."""
+    """One for each objective, of what is complete."""
+    rungs: Mapping[int, float] = field(default_factory=dict)
 
 
 class Suggestions:
@@ -165,7 +169,9 @@ class Suggestions:
             params = copy.ask(self.space).params
             if params not in tried:
                 return dict(params)
-        return None
+        # the sampler asks again and again for what looks best; what else there is may be better
+        left = [params for params in _settings(self.settings.space) if params not in tried]
+        return random.Random(seed_from(self.settings.search_id, number, "left")).choice(left) if left else None
 
     def _remember(self, outcome: Outcome) -> None:
         if outcome.number is not None:
@@ -191,6 +197,25 @@ def distribution(search: Search) -> BaseDistribution:
     return FloatDistribution(search.low, search.high, log=search.kind == "log")
 
 
+def settings_in(space: Mapping[str, Search]) -> int | None:
+    """How many settings a finite space has, None for an infinite one."""
+    counts = []
+    for one in space.values():
+        if one.kind not in ("choice", "integer"):
+            return None
+        counts.append(len(one.choices) if one.kind == "choice" else int(one.high) - int(one.low) + 1)
+    return math.prod(counts)
+
+
+def _settings(space: Mapping[str, Search]) -> Iterator[dict[str, Any]]:
+    """All settings of a finite space, none of an infinite one or one of more than :data:`FEW`."""
+    if (settings_in(space) or FEW + 1) > FEW:
+        return
+    values = [one.choices if one.kind == "choice" else range(int(one.low), int(one.high) + 1) for one in space.values()]
+    for combination in itertools.product(*values):
+        yield dict(zip(space, combination, strict=True))
+
+
 def fits(params: Mapping[str, Any], space: Mapping[str, Search]) -> bool:
     """Whether a stored setting lies in the search space, so that it can be a starting point."""
 
@@ -203,13 +228,12 @@ def fits(params: Mapping[str, Any], space: Mapping[str, Search]) -> bool:
 
 
 def _frozen(outcome: Outcome, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    value = outcome.value
+    values = list(outcome.values)
     if outcome.state == TrialState.PRUNED and outcome.rungs:
-        value = outcome.rungs[max(outcome.rungs)]  # as Optuna itself does when it prunes
+        values = [outcome.rungs[max(outcome.rungs)]]  # as Optuna itself does when it prunes
     return create_trial(
         state=outcome.state,
-        value=value,
-        values=list(outcome.values) or None,
+        values=values or None,
         params={name: outcome.params[name] for name in space},
         distributions=dict(space),
         intermediate_values=dict(outcome.rungs),

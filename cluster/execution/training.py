@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -20,7 +21,7 @@ from cluster.execution.board import Task
 from cluster.execution.launch import RunSettings
 from cluster.execution.notice import when_told_to_end
 from cluster.execution.one_training import Ended, Training, rung_steps
-from cluster.execution.progress import VALIDATION, last_measured
+from cluster.execution.progress import at_rungs, last_measured
 from cluster.results.files import StoreTrouble
 from cluster.results.manifest import manifest
 from cluster.results.schema import DONE, FAILED, PRUNED
@@ -60,7 +61,7 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
                 raise RuntimeError(task.error)
             stored = ranks.share(lambda: training.stored())
             if stored is not None and training.evaluate_stored(lambda: _data(task.spec, settings.data_root)):
-                line.replay(store, task.spec, stored)
+                line.replay(store, task)
                 return True
             ended = training.run(_data(task.spec, settings.data_root), line)
         except StoreTrouble as error:  # not the training's fault, and every other would meet it too
@@ -81,7 +82,7 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
                     line.crashed(message)
                 raise
             training.store_failure(message)
-            line.finish(FAILED, None, training.chain.broken(message))
+            line.finish(FAILED, broken=training.chain.broken(message))
             return True
         finally:
             training.release()
@@ -91,8 +92,7 @@ def _one(task: Task, settings: RunSettings, store: Store, line: BoardLine, ranks
         if ended is Ended.WAITING:
             line.postpone()
             return True
-        found = training.progress
-        line.finish(DONE if ended is Ended.DONE else PRUNED, found.objective, measured=found.measured)
+        line.finish(DONE if ended is Ended.DONE else PRUNED, training.progress.measured)
         return True
 
 
@@ -131,13 +131,12 @@ class BoardLine:
     def finish(
         self,
         status: str,
-        value: float | None,
+        measured: Mapping[str, float] = MappingProxyType({}),
         broken: tuple[str, str] | None = None,
-        measured: Mapping[str, float] | None = None,
     ) -> None:
         """The task ended; see Board.finish."""
         if self._ranks.rank == 0:
-            self._call("finish", status, value, broken, measured)
+            self._call("finish", status, dict(measured), broken)
 
     def postpone(self) -> None:
         """The task needs what somebody else is training."""
@@ -162,15 +161,14 @@ class BoardLine:
         """The task raised on this rank."""
         self._call("crashed", error)
 
-    def replay(self, store: Store, spec: TrialSpec, stored: dict[str, Any]) -> None:
-        """Tells the board what is stored of a trial that was finished before."""
+    def replay(self, store: Store, task: Task) -> None:
+        """Tells the board what is stored of a training that was finished before."""
         if self._ranks.rank == 0:
-            rungs = rung_steps(spec.steps)
-            curves = store.read("curves", [spec.trial_id]).to_pylist()
-            for row in curves:
-                if row["name"] == VALIDATION and row["step"] in rungs:
-                    self._call("report", row["step"], rungs[row["step"]], row["value"])
-            self._call("finish", DONE, stored["objective"], None, last_measured(curves))
+            rungs = rung_steps(task.spec.steps)
+            curves = store.read("curves", [task.spec.trial_id]).to_pylist()
+            for step, value in at_rungs(curves, rungs, task.objectives):
+                self._call("report", step, rungs[step], value)
+            self._call("finish", DONE, last_measured(curves))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._board, method).remote(self._run, *arguments))

@@ -132,7 +132,7 @@ def test_a_stored_phase_that_is_damaged_and_trained_again_is_waited_for_without_
 def test_a_run_that_had_its_share_takes_nothing_more_and_waits_for_nothing() -> None:
     board = Board(tasks(0, 1), phases=Known(), share=1)
     board.next("a")
-    board.finish("a", DONE, 20.0)
+    board.finish("a", DONE, {"psnr": 20.0})
     assert board.pending("a") == "nothing" and board.next("a") is None
     assert board.pending("b") == "work"
 
@@ -142,7 +142,7 @@ def test_a_failed_phase_fails_the_trainings_that_need_it_and_no_others() -> None
     board = Board([*tasks(1, 2), *tasks(1, seed=1), *tasks(3)], phases=known)
     first = board.next("a")
     assert first is not None
-    board.finish("a", FAILED, None, (ids(first.spec)[0], "MemoryError: no"))
+    board.finish("a", FAILED, broken=(ids(first.spec)[0], "MemoryError: no"))
     found = [board.next(run) for run in "bcd"]
     assert all(one is not None for one in found)
     errors = {(one.spec.config["iterations"], one.spec.seed): one.error for one in found if one}
@@ -157,7 +157,7 @@ def test_a_failed_later_phase_spares_those_that_branch_off_before() -> None:
     first = board.next("a")
     assert first is not None
     known.end(ids(first.spec)[0])
-    board.finish("a", FAILED, None, (ids(first.spec)[1], "it diverged"))
+    board.finish("a", FAILED, broken=(ids(first.spec)[1], "it diverged"))
     other = board.next("a")
     assert other is not None and other.error == ""
 
@@ -168,7 +168,7 @@ def test_a_failed_phase_that_another_study_stored_since_fails_nobody() -> None:
     first = board.next("a")
     assert first is not None
     gan = ids(first.spec)[0]
-    board.finish("a", FAILED, None, (gan, "the disk was full"))
+    board.finish("a", FAILED, broken=(gan, "the disk was full"))
     known.end(gan)
     other = board.next("a")
     assert other is not None and other.error == ""
@@ -319,7 +319,7 @@ def simulate(
             continue
         missing = known.missing(current.spec)
         if missing is None:
-            board.finish(run, DONE, 20.0 + current.spec.seed)
+            board.finish(run, DONE, {"psnr": 20.0 + current.spec.seed})
             done.append((current.number, current.spec.seed))
             running[run] = None
         elif known.leases.setdefault(missing, run) != run:

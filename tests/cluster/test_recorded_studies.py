@@ -61,7 +61,8 @@ def test_a_search_over_single_noisy_images_asks_for_pairs(
 ) -> None:
     arguments = call("--search", "optuna", train=tmp_path / "train" / "noisy")
     assert run(STUDY, arguments) == BAD_INPUT
-    assert "none are: give recorded pairs with --set validation_set=..." in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "none are: add --criterion auto, or pairs with --set validation_set=..." in said
 
 
 @pytest.mark.parametrize("setting", ["transductive=true", "transductive=false"])

