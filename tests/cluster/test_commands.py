@@ -15,11 +15,11 @@ import pytest
 from cluster import commands
 from cluster.commands import discovered, logs, main, show
 from cluster.console import Console
-from cluster.execution.progress import VALIDATION
 from cluster.results.schema import FAILED
 from cluster.results.statistics import paired_difference
 from cluster.results.store import Store
 from cluster.watching import stored
+from cluster.watching.stored import VALIDATION
 from denoise_core.errors import UserError
 from denoise_core.specification import EVALUATION_FIELDS
 from tests.cluster.stores_toys import answers, curve, filled, measured, row, write
