@@ -300,6 +300,9 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":  # which draws without asking again
+            return given["tensor"] if "tensor" in given else args[0]
         if args and getattr(func, "__name__", "") in ("normal_", "uniform_"):
             return args[0]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **given)

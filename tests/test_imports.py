@@ -21,6 +21,18 @@ sys.exit(", ".join(found) or None)
     assert done.returncode == 0, done.stderr
 
 
+def test_a_training_is_checked_without_a_compiler() -> None:
+    """Which PyTorch would load to draw weights that nobody needs: seconds before a study begins."""
+    program = """
+import sys
+from denoise_core.method import methods, outline
+for name, method in methods().items():
+    outline(name, method.recipes["gpu"].config, 1)
+sys.exit("torch._dynamo" in sys.modules or "torch._inductor" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_a_stored_study_is_reported_without_importing_ray() -> None:
     program = "import sys, cluster.runner, cluster.report.collect; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from denoise_core.errors import UserError
+from denoise_core.images.drawn import drawn
 from denoise_core.images.image_set import ImageSet
 from denoise_core.seeding import seed_from
 
@@ -55,7 +57,7 @@ FOCUS = 0.55
 def load_generated(name: str, channels: int | None = None) -> ImageSet:
     """The set ``name`` of :data:`GENERATED`: (1, 256, 256) float32, multiples of 1/255 in [0, 1].
 
-    Computed once per process (about two seconds) and then shared: do not write into its tensors. Raises UserError for
+    Drawn once (about two seconds), kept in the cache and shared: do not write into its tensors. Raises UserError for
     other than 1 channel.
     """
     if channels not in (None, 1):
@@ -69,9 +71,13 @@ def load_generated(name: str, channels: int | None = None) -> ImageSet:
 @cache
 def _generated(name: str) -> ImageSet:
     ids = tuple(f"scene_{index:02d}" for index in range(GENERATED[name]))
+    return ImageSet(name, ids, drawn(name, lambda: map(partial(_scene, name), ids), (__file__,)))
+
+
+def _scene(name: str, image_id: str) -> Tensor:
     # Levels of 8 bits hide the last digits of floating point, in which machines differ.
-    scenes = (draw_scene(Rng(seed_from(name, image_id) % 2**32)) for image_id in ids)
-    return ImageSet(name, ids, tuple(torch.from_numpy(scene.astype(np.float32) / 255)[None] for scene in scenes))
+    levels = draw_scene(Rng(seed_from(name, image_id) % 2**32))
+    return torch.from_numpy(levels.astype(np.float32) / 255)[None]
 
 
 def draw_scene(rng: Rng) -> NDArray[np.uint8]:

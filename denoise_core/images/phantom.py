@@ -9,14 +9,18 @@ noise does to organs, edges and fine structure; their numbers are comparable wit
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from denoise_core.errors import UserError
+from denoise_core.images import canvas, windows
 from denoise_core.images.canvas import Array, Blob, Canvas, Draw, Rod, Shape
+from denoise_core.images.drawn import drawn
 from denoise_core.images.image_set import ImageSet
 from denoise_core.images.windows import coded
 
@@ -36,9 +40,15 @@ def load_phantom(channels: int | None = None) -> ImageSet:
 
 @cache
 def _drawn() -> ImageSet:
-    slices = {f"abdomen{k:02d}": _abdomen(k) for k in range(PER_REGION)}
-    slices |= {f"chest{k:02d}": _chest(k) for k in range(PER_REGION, 2 * PER_REGION)}
-    return ImageSet(PHANTOM, tuple(slices), tuple(coded(torch.from_numpy(hu).float())[None] for hu in slices.values()))
+    regions = {"abdomen": range(PER_REGION), "chest": range(PER_REGION, 2 * PER_REGION)}
+    ids = tuple(f"{region}{number:02d}" for region, numbers in regions.items() for number in numbers)
+    return ImageSet(PHANTOM, ids, drawn(PHANTOM, _slices, (__file__, canvas.__file__, windows.__file__)))
+
+
+def _slices() -> Iterator[Tensor]:
+    for number in range(2 * PER_REGION):
+        hu = _abdomen(number) if number < PER_REGION else _chest(number)
+        yield coded(torch.from_numpy(hu).float())[None]
 
 
 @dataclass(frozen=True)
