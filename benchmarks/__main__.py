@@ -60,12 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(flags: argparse.Namespace) -> None:
     run, results = history.Run.now(flags.device), list[Result]()
     print(f"{run.device}, torch {run.torch}, commit {run.commit[:12]}{' with changes' if run.changed else ''}")
-    for precision in ("fp32", "bf16"):
-        print(f"peak of a 3x3 convolution, {precision}: {peak(precision, flags.device) / 1e9:,.0f} GFLOP/s")
+    peaks: set[str] = set()
     for group in flags.groups or groups():
         for one in comparisons(group, flags.device):
             if flags.only in one.name:
                 results.append(compare(group, one, flags.rounds, flags.device))
+                if results[-1].share_of_peak is not None and one.precision not in peaks:
+                    peaks.add(one.precision)
+                    most = peak(one.precision, flags.device) / 1e9
+                    print(f"peak of a 3x3 convolution, {one.precision}: {most:,.0f} GFLOP/s")
                 print(_said(results[-1]), flush=True)
                 history.keep(flags.history, run, results)
         for curve in curves(group) if flags.device == "cpu" else []:
