@@ -27,7 +27,7 @@ from .conftest import ROOT, Cluster, environment
 from .hosts import Hosts
 
 SCRIPT = "neighbor2neighbor_gamma.py"
-LONG = ("--steps", "300", "--seeds", "2", "--set", "gamma=0,2,8", "--references", "none")
+LONG = ("--steps", "200", "--seeds", "2", "--set", "gamma=0,2,8", "--references", "none")
 COUNT = 6
 
 FAILING = """
@@ -157,13 +157,13 @@ def test_a_node_that_leaves_and_is_unplugged(undisturbed: Path, tmp_path: Path) 
 
 def test_two_workers_give_the_result_of_one(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    one = ("--steps", "300", "--seeds", "1", "--set", "gamma=0", "--references", "none", "--store", str(store))
+    one = ("--steps", "200", "--seeds", "1", "--set", "gamma=0", "--references", "none", "--store", str(store))
     cluster.run(SCRIPT, *one, "--workers-per-trial", "2", "--cpus-per-trial", "2")
     assert pd.read_parquet(store / "trials")["workers"].tolist() == [2]
     keys = ["trial_id", "dataset", "image_id", "output", "metric", "protocol"]
     both = values(undisturbed).merge(values(store), on=keys, suffixes=("_one", "_two"))
     assert len(both) == len(values(store)) > 0
-    # 300 steps amplify the different order of additions; tests/core/test_trainer.py compares the weights
+    # 200 steps amplify the different order of additions; tests/core/test_trainer.py compares the weights
     assert (both["value_one"] - both["value_two"]).abs().max() < 0.2
     cluster.assert_free()
 

@@ -41,7 +41,7 @@ def test_an_outage_is_waited_out_and_the_secret_is_written_nowhere(gate: Gate, t
     variables |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(ray / "tmp"), "RAY_TMPDIR": str(ray)}
     script = str(ROOT / "studies" / "neighbor2neighbor_gamma.py")
     command = [sys.executable, script, "--budget", "smoke", "--seeds", "1", "--set", "gamma=0,2", "--store", location]
-    command += ["--references", "none", "--steps", "250", "--max-concurrent", "1"]
+    command += ["--references", "none", "--steps", "150", "--max-concurrent", "1"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=here, env=variables
     )
