@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from cluster.execution.one_training import RUNGS, validated_pixels
 from cluster.plan import TRAINED, Plan, PlannedTrial, grouped
 from cluster.results.schema import DONE
 from cluster.results.store import Store
 from cluster.speed import jump
-from denoise_core.evaluation import CANONICAL, denoise, pixels_of
+from denoise_core.evaluation import CANONICAL, denoise, middle, pixels_of, side_of
+from denoise_core.images.image_set import ImageSet
 from denoise_core.memory import keep_freed_memory
 from denoise_core.method import Method, create
+from denoise_core.metrics.clean_free import criterion
 from denoise_core.metrics.full_reference import measure
 from denoise_core.metrics.protocol import PROTOCOLS
+from denoise_core.scenes import scenes
 from denoise_core.specification import LoadedData, TrialSpec
 from denoise_core.trainer import Trainer
 
@@ -119,33 +124,68 @@ def measured(spec: TrialSpec, data: LoadedData, evaluations: int) -> tuple[dict[
         trainer = Trainer(method, data.source(spec.seed, torch.device("cpu")), recipe, spec.seed)
         limit = MEASURED_S / 2 / len(trainer.stretches)
         per_step = [_seconds_of_a_step(trainer, index, limit) for index in range(len(trainer.stretches))]
-        per_pixel = _seconds_of_a_pixel(method, data)
+        denoised, compared = _seconds_of_a_pixel(method, data)
     except (RuntimeError, MemoryError):
         return None  # out of memory, for example: whether the workers can is not for the driver to say
     finally:
         torch.set_num_threads(threads)
     lengths = [stretch.last - stretch.first for stretch in trainer.stretches]
     costs = [step * length for step, length in zip(per_step, lengths, strict=True)]
+    rungs = len(RUNGS) + len(lengths) - 1  # and at the end of every phase
     pixels = sum(map(pixels_of, data.test)) * spec.data.repeats * evaluations
     if data.validation is not None:
-        shown = min(pixels_of(data.validation), validated_pixels(spec.recipe))
-        pixels += shown * (len(RUNGS) + len(lengths) - 1)  # and at the end of every phase
+        pixels += min(pixels_of(data.validation), validated_pixels(spec.recipe)) * rungs
+    more, beside = _of_criteria(data, evaluations, rungs, validated_pixels(spec.recipe))
     groups = [link.group_id for link in spec.links]
     phases = dict(zip(groups, costs, strict=True)) if len(groups) == len(costs) else {groups[0]: sum(costs)}
-    return phases, per_pixel * pixels
+    return phases, (denoised + compared) * pixels + denoised * more + beside
 
 
-def _seconds_of_a_pixel(method: Method, data: LoadedData) -> float:
-    """Of what is denoised and measured, which the noisy image is as well."""
+def _seconds_of_a_pixel(method: Method, data: LoadedData) -> tuple[float, float]:
+    """Of what is denoised, and of comparing it and the noisy image with the clean one."""
     image = data.test[0].pixels[0][:, :256, :256].cpu()
-    spent: list[float] = []
-    while not spent or (len(spent) < 3 and sum(spent) < MEASURED_S / 4):  # the first warms up
+    spent: list[tuple[float, float]] = []
+    while not spent or (len(spent) < 3 and sum(map(sum, spent)) < MEASURED_S / 4):  # the first warms up
         started = CLOCK()
         denoised = denoise(method, image, torch.device("cpu"))
+        between = CLOCK()
         for one in (denoised, image):
             measure(PROTOCOLS[CANONICAL], one, image)
-        spent.append(CLOCK() - started)
-    return BESIDE_OTHERS * min(spent) / image[0].numel()
+        spent.append((between - started, CLOCK() - between))
+    first, second = (BESIDE_OTHERS * min(column) / image[0].numel() for column in zip(*spent, strict=True))
+    return first, second
+
+
+def _of_criteria(data: LoadedData, evaluations: int, rungs: int, shown: int) -> tuple[float, float]:
+    """What criteria without clean images take: pixels to denoise, and seconds for everything else.
+
+    Counted with a denoiser that does nothing, on the first scene of each set.
+    """
+    if not data.spec.criteria:
+        return 0.0, 0.0
+    noise, pixels, seconds = data.spec.noise, 0.0, 0.0
+    sets: list[tuple[ImageSet, str, float, int | None]] = [
+        (images, data.spec.test_noise or noise, float(evaluations), None) for images in data.test
+    ]
+    if data.validation is not None:  # whole images at the end, before that their middle
+        sets += [(data.validation, noise, 1.0, None), (data.validation, noise, rungs - 1.0, shown)]
+    for images, kind, times, most in sets:
+        seen = scenes(images, kind)
+        part = None if most is None else partial(middle, side=side_of(images, most))
+        counted: list[int] = []
+        for name in data.spec.criteria:
+            _ = seen.facts(criterion(name)).report  # known already when scenes are measured
+        started = CLOCK()
+        for _ in seen.values(data.spec.criteria, 0, partial(_counted, counted), part):
+            pass
+        pixels += times * len(images) * sum(counted)
+        seconds += 2 * times * len(images) * (CLOCK() - started)  # of the noisy image as well
+    return pixels, BESIDE_OTHERS * seconds
+
+
+def _counted(pixels: list[int], noisy: Tensor) -> Tensor:
+    pixels.append(noisy[0].numel())
+    return noisy
 
 
 def _seconds_of_a_step(trainer: Trainer, index: int, limit_s: float) -> float:

@@ -158,26 +158,30 @@ def _shown(
     return kinds
 
 
-def validation(method: Method, data: LoadedData, device: torch.device, pixels: int | None = None) -> dict[str, float]:
+def validation(
+    method: Method, data: LoadedData, device: torch.device, pixels: int | None = None, *, last: bool = True
+) -> dict[str, float]:
     """Means over images that are neither trained on nor reported on, which ``data`` must have: ``psnr``, canonical and
     in dB, and ``akld`` of one draw an image where noise is generated.
 
     Where the images together have more than ``pixels``, the middle of each is measured, a square of at least
-    :data:`LEAST_SIDE`. What says something without clean images needs them whole.
+    :data:`LEAST_SIDE`. Criteria without clean images, which are less exact, take them whole when it is the ``last``
+    time, by which settings are chosen.
     """
     assert data.validation is not None
     values: dict[str, list[float]] = {}
-    for name in data.spec.criteria:
+    side = side_of(data.validation, pixels)
+    if data.spec.criteria:
         from denoise_core.scenes import scenes  # here: most studies use none
 
-        seen = scenes(data.validation, data.spec.noise)
+        seen, part = scenes(data.validation, data.spec.noise), None if last else lambda frame: middle(frame, side)
         for index in range(len(data.validation)):
-            for _, value in seen.values((name,), index, lambda noisy: denoise(method, noisy, device)):
+            by = seen.values(data.spec.criteria, index, lambda noisy: denoise(method, noisy, device), part)
+            for name, value in by:
                 values.setdefault(name, []).append(value)
     if data.noise is None and data.validation.noisy is None:
         return {name: float(np.mean(several)) for name, several in values.items()}
     values["psnr"] = []
-    side = _side(data.validation, pixels)
     for image_id, _, noisy, clean in noisy_test_images(data.validation, data.noise, repeats=1):
         noisy, clean = (middle(_viewed(one, data.spec.window), side) for one in (noisy, clean))
         values["psnr"].append(psnr(denoise(method, noisy, device).double(), clean.double(), PROTOCOLS[CANONICAL].peak))
@@ -192,7 +196,7 @@ def pixels_of(images: ImageSet) -> int:
     return sum(height * width for _, height, width in images.shapes)
 
 
-def _side(images: ImageSet, pixels: int | None) -> int | None:
+def side_of(images: ImageSet, pixels: int | None) -> int | None:
     """The side of squares that have ``pixels`` together; None where the images have no more than that."""
     if pixels is None or pixels_of(images) <= pixels:
         return None

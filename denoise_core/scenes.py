@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from torch import Tensor
@@ -52,13 +52,21 @@ class Scenes:
         """What is known of the noise to this criterion."""
         return self.frames if one.several_frames else self.singles
 
-    def values(self, names: Sequence[str], index: int, denoise: Denoise) -> Iterator[tuple[str, float]]:
-        """(criterion, dB) of one scene; what cannot be computed of it is left out."""
+    def values(
+        self, names: Sequence[str], index: int, denoise: Denoise, part: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """(criterion, dB) of one scene; what cannot be computed of it is left out.
+
+        With ``part`` of a part of its frames; what is known of the noise is that of the whole.
+        """
+        scene = self.all[index]
+        if part is not None:
+            scene = Scene(scene.image_id, tuple(part(frame) for frame in scene.frames))
         for name in names:
             one = criterion(name)
             facts = self.facts(one)
             if facts.frames >= one.least:
-                value = one.decibels(denoise, self.all[index], facts)
+                value = one.decibels(denoise, scene, facts)
                 if math.isfinite(value):
                     yield name, value
 

@@ -245,7 +245,8 @@ class Training:
             return line.report(step)
         started = time.perf_counter()
         trainer.synchronise_buffers()
-        values = validation(trainer.method, data, self.device, validated_pixels(self.spec.recipe))
+        pixels = validated_pixels(self.spec.recipe)
+        values = validation(trainer.method, data, self.device, pixels, last=step == trainer.steps)
         value = judged(values, self.task.objectives)
         if value != value:
             raise TrainingDiverged(

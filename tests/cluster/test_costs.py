@@ -18,7 +18,7 @@ from denoise_core.specification import DataSpec, load_data, specify
 def test_test_and_validation_images_are_counted(
     method: str, phases: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(costs, "_seconds_of_a_pixel", lambda method, data: 1e-6)
+    monkeypatch.setattr(costs, "_seconds_of_a_pixel", lambda method, data: (4e-7, 6e-7))
     monkeypatch.setattr(costs, "_seconds_of_a_step", lambda trainer, index, limit: 0.5)
     clean = {"clean": "bundled_train[4:6]"} if method == "dbsn" else {}
     data = DataSpec(train="bundled_train[0:4]", test=("bundled_test[0:2]",), validation=2, repeats=3, **clean)  # type: ignore[arg-type]
@@ -32,6 +32,27 @@ def test_test_and_validation_images_are_counted(
     assert sum(found[0].values()) == pytest.approx(0.5 * spec.steps)
     (alone,) = [costs.measured(spec, replace(loaded, validation=None), evaluations=2)]
     assert alone is not None and alone[1] == pytest.approx(1e-6 * tested)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "part"),  # denoised pixels of 256 x 256, and of a middle of 64 x 64
+    [
+        ("sure", (1 + 2 * 2) * 256**2, (1 + 2 * 32) * 64**2),  # a direction for every 2**17 pixels
+        ("pair_risk", 256**2, 64**2),
+        ("neighbour_risk", 256**2, 64**2),  # four of a quarter
+    ],
+)
+def test_criteria_are_counted(name: str, whole: int, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "_seconds_of_a_pixel", lambda method, data: (1.0, 0.0))
+    monkeypatch.setattr(costs, "_seconds_of_a_step", lambda trainer, index, limit: 0.0)
+    monkeypatch.setattr(costs, "CLOCK", lambda: 0.0)
+    asked = DataSpec(train="bundled_test[0:3]", test=("bundled_test[3:6]",), validation=1, criteria=(name,))
+    spare = replace(loaded := load_data(asked, None), spec=asked.model_copy(update={"criteria": ()}))
+    recipe = replace(method_class("neighbor2neighbor").recipes["smoke"], steps=4)
+    spec = specify("neighbor2neighbor", {}, asked, loaded.contents, recipe, 0)
+    with_it, without = (costs.measured(spec, one, evaluations=2) for one in (loaded, spare))
+    assert with_it is not None and without is not None
+    assert with_it[1] - without[1] == 2 * 3 * whole + whole + (len(RUNGS) - 1) * part
 
 
 def test_a_measured_image_is_denoised_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:

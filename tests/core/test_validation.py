@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from denoise_core import evaluation
-from denoise_core.evaluation import CANONICAL, evaluate, middle, validation
+from denoise_core.evaluation import CANONICAL, denoise, evaluate, middle, validation
 from denoise_core.images.image_set import ImageSet
 from denoise_core.method import create, methods
+from denoise_core.metrics.clean_free import criterion
+from denoise_core.metrics.facts import Scene
 from denoise_core.metrics.full_reference import psnr
 from denoise_core.metrics.protocol import PROTOCOLS
 from denoise_core.noise.evaluation import NoisyTestImage, noisy_test_images
+from denoise_core.scenes import scenes
 from denoise_core.specification import DataSpec, LoadedData, load_data
 from denoise_core.trainer import Ranks
 
@@ -57,6 +60,24 @@ def test_the_middle_of_each_image_counts(data: LoadedData, pixels: int | None, s
     found = validation(method, data, CPU, pixels)
     assert found == {"psnr": pytest.approx(expected(data, side), abs=1e-4)}
     assert side is None or abs(found["psnr"] - expected(data, None)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sure", "pair_risk", "neighbour_risk", "whiteness"])
+def test_criteria_see_the_middle_before_the_last_time(name: str) -> None:
+    """With what is known of the noise from whole images."""
+    spec = DataSpec(train="bundled_test[0:3]", test=("bundled_test[3:4]",), noise="gauss25", validation=2)
+    data = load_data(spec.model_copy(update={"criteria": (name,)}), None)
+    assert data.validation is not None
+    method, seen = create("wavelets", {}, 1, 0), scenes(data.validation, "gauss25")
+    for last, side in ((True, None), (False, 100)):
+        found = validation(method, data, CPU, 2 * 100 * 100, last=last)
+        values = []
+        for scene in seen.all:
+            part = Scene(scene.image_id, tuple(middle(frame, side) for frame in scene.frames))
+            facts = seen.facts(criterion(name))
+            values.append(criterion(name).decibels(lambda noisy: denoise(method, noisy, CPU), part, facts))
+        assert found[name] == pytest.approx(sum(values) / 2)
+        assert found["psnr"] == validation(method, data, CPU, 2 * 100 * 100)["psnr"]
 
 
 def test_the_middle_of_an_odd_image() -> None:
