@@ -37,7 +37,7 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> None:
     """From measurement to measurement of the validation images SURE falls and PSNR rises, by 1 dB."""
     numbers = count()
 
-    def validation(*_: Any) -> dict[str, float]:
+    def validation(*_: Any, last: bool) -> dict[str, float]:
         number = next(numbers)
         return {"sure": 30.0 - number, "psnr": 20.0 + number}
 
@@ -107,7 +107,7 @@ def test_what_a_search_for_something_else_pruned_is_trained_to_its_end(store: St
 
 
 def test_a_criterion_that_cannot_be_computed_fails_the_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_training, "validation", lambda *_: {"psnr": 20.0})
+    monkeypatch.setattr(one_training, "validation", lambda *_, last: {"psnr": 20.0})
     search = Search(store, ("sure",), 1)
     assert search.run() == 4 and search.states == ["FAIL"] * 4
     assert len(search.errors) == 1 and "the validation PSNR by SURE is missing" in str(search.errors)

@@ -76,6 +76,19 @@ def test_pruned_suggestions_are_pruned_in_optuna_and_others_complete() -> None:
     assert abs(best - 2) < 2
 
 
+@pytest.mark.parametrize(
+    ("rung", "value", "stopped"), [(0, -9.0, False), (1, 2.9, True), (1, 3.1, False), (3, 2.9, True)]
+)
+def test_the_worst_third_is_stopped_from_half_of_a_training_on(rung: int, value: float, stopped: bool) -> None:
+    known = [
+        Outcome(None, {"gamma": one, "lr": 1e-3}, TrialState.COMPLETE, (one,), dict.fromkeys(range(4), one))
+        for one in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    ]
+    search = Suggestions(SETTINGS, known)
+    asked = search.ask()
+    assert asked is not None and search.report(asked[0], 0, rung, value) is stopped
+
+
 def test_a_resumed_search_suggests_what_an_uninterrupted_one_would() -> None:
     whole = drive(Suggestions(SETTINGS, []))
     first = Suggestions(SETTINGS, [])
