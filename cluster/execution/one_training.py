@@ -34,7 +34,7 @@ from denoise_core.specification import LoadedData, TrialSpec, evaluation_id, par
 from denoise_core.trainer import Ranks, Trainer, load_kept, place
 
 RUNGS = (0.25, 0.5, 0.75, 1.0)
-"""Where in a training the validation images are measured, and a search may prune."""
+"""Where in a training the validation images are measured, and a search may prune (all but the first)."""
 VALIDATED_A_STEP = 128
 """Pixels that are measured at a rung for each step of the recipe. More of large images would take a good part of a
 short training's time; the settings of a study have the same steps, so all are measured on the same pixels."""

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from cluster.execution.progress import VALIDATED
 from cluster.results.files import first_line
 from cluster.results.schema import TABLES
 from cluster.results.store import MARKER, Store
@@ -24,8 +25,8 @@ SHORT = 8
 """Digits of an id that are shown; any beginning that is no other's is understood."""
 CANDIDATES = 8
 """How many ids a message names."""
-VALIDATION = "validation_psnr"
-"""The curve of the objective. Its owner, cluster.execution.one_training, would load PyTorch."""
+VALIDATION = f"{VALIDATED}psnr"
+"""The curve of validation PSNR."""
 DATA_SHOWN = ("noise", "train", "clean", "test", "noise_realisation", "channels", "window", "transductive")
 """Fields of the data that tell trainings apart."""
 LOOK_S = 10.0

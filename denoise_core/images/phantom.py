@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from denoise_core.errors import UserError
-from denoise_core.images import canvas, windows
+from denoise_core.images import canvas as painting
+from denoise_core.images import windows
 from denoise_core.images.canvas import Array, Blob, Canvas, Draw, Rod, Shape
 from denoise_core.images.drawn import drawn
 from denoise_core.images.image_set import ImageSet
@@ -40,15 +41,13 @@ def load_phantom(channels: int | None = None) -> ImageSet:
 
 @cache
 def _drawn() -> ImageSet:
-    regions = {"abdomen": range(PER_REGION), "chest": range(PER_REGION, 2 * PER_REGION)}
-    ids = tuple(f"{region}{number:02d}" for region, numbers in regions.items() for number in numbers)
-    return ImageSet(PHANTOM, ids, drawn(PHANTOM, _slices, (__file__, canvas.__file__, windows.__file__)))
+    ids = tuple(f"{'abdomen' if k < PER_REGION else 'chest'}{k:02d}" for k in range(2 * PER_REGION))
+    return ImageSet(PHANTOM, ids, drawn(PHANTOM, _slices, (__file__, painting.__file__, windows.__file__)))
 
 
 def _slices() -> Iterator[Tensor]:
-    for number in range(2 * PER_REGION):
-        hu = _abdomen(number) if number < PER_REGION else _chest(number)
-        yield coded(torch.from_numpy(hu).float())[None]
+    for k in range(2 * PER_REGION):
+        yield coded(torch.from_numpy(_abdomen(k) if k < PER_REGION else _chest(k)).float())[None]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from cluster.results.schema import FAILED
 from cluster.results.statistics import paired_difference
 from cluster.results.store import Store
 from cluster.watching import stored
-from cluster.watching.stored import VALIDATION
 from denoise_core.errors import UserError
 from denoise_core.specification import EVALUATION_FIELDS
 from tests.cluster.stores_toys import answers, curve, filled, measured, row, write
@@ -135,7 +134,7 @@ def test_listing_loads_nothing_that_is_slow(place: list[str]) -> None:
 
 
 def test_names_that_are_written_twice_to_spare_loading_are_the_same() -> None:
-    assert stored.VALIDATION == VALIDATION and show.EVALUATION_FIELDS == EVALUATION_FIELDS
+    assert show.EVALUATION_FIELDS == EVALUATION_FIELDS
 
 
 # ---- ls ----
