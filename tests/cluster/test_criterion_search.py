@@ -14,6 +14,7 @@ from cluster.execution import training as worker
 from cluster.execution.suggestions import STARTUP
 from cluster.results.schema import DONE, PRUNED
 from cluster.results.store import Store
+from cluster.searching import suggested
 from denoise_core.trainer import Ranks
 from tests.cluster import test_objectives
 from tests.cluster.phases_toys import toy_data
@@ -104,6 +105,13 @@ def test_what_a_search_for_something_else_pruned_is_trained_to_its_end(store: St
     by_psnr = Search(store, ("psnr",), 1, *ALL)
     assert by_psnr.run() == 2  # the other four are known
     assert {row["status"] for row in store.trials(store.names("trials")).values()} == {DONE}
+    # now the other search prunes what this one has suggested itself
+    _, params = suggested(store, by_psnr.settings)[0]
+    name = by_psnr.make(params, 0).spec.trial_id
+    store.write("trials", name, [{**store.trials([name])[name], "status": PRUNED, "steps": 1}])
+    again = Search(store, ("psnr",), 1, *ALL)
+    assert again.run() == 1
+    assert store.trials([name])[name]["status"] == DONE
 
 
 def test_a_criterion_that_cannot_be_computed_fails_the_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
